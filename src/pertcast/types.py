@@ -1,0 +1,122 @@
+"""The nouns that every layer speaks: rows ready for a model, ways to hold rows out, predictions, models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pertcast.errors import InputError, LeakError
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Strings = NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A feature block kept as a small table and, for every row, the table row it uses."""
+
+    table: Floats  # (k, d)  float32
+    index: Ints  # (n,)    rows of `table`
+
+    def dense(self) -> Floats:
+        """Look every row up: (n, d)."""
+        return self.table[self.index]
+
+    def take(self, rows: Ints) -> Block:
+        return Block(self.table, self.index[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows ready for a model: who they are, their features, and what was measured where that may be known."""
+
+    ids: Ints  # (n,)  row number of the training table, or id of id_map
+    cell_type: Strings  # (n,)
+    compound: Strings  # (n,)  sm_name
+    genes: tuple[str, ...]  # (g,)  the order of the columns of `y` and of every prediction
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    y: Floats | None = None  # (n, g) float32, response per gene; None for rows to be predicted
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Ints) -> Examples:
+        """Return the given rows, in the given order."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            cell_type=self.cell_type[rows],
+            compound=self.compound[rows],
+            blocks={name: block.take(rows) for name, block in self.blocks.items()},
+            y=None if self.y is None else self.y[rows],
+        )
+
+    def without_y(self) -> Examples:
+        return replace(self, y=None)
+
+    def block(self, name: str) -> Block:
+        if name not in self.blocks:
+            have = ", ".join(sorted(self.blocks)) or "none"
+            raise InputError(f"Feature block '{name}' is needed by the model but not in the recipe. It has: {have}.")
+        return self.blocks[name]
+
+    def dense(self, names: tuple[str, ...]) -> Floats:
+        """Concatenate the named blocks: (n, sum of widths) float32."""
+        if not names:
+            return np.zeros((len(self), 0), np.float32)
+        return np.concatenate([self.block(name).dense() for name in names], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One way to hold rows out. Row numbers refer to the training table.
+
+    Rows in neither part are dropped: where the question asks about compounds that few or no training rows show, the
+    folds must ask the same.
+    """
+
+    name: str  # "rotate-0", "known-1", ...
+    train: Ints  # (n_train,)
+    valid: Ints  # (n_valid,)  disjoint from train
+    holds_out: str  # what the valid rows share: "compound", "cell_type", ...
+    groups: Strings | None = None  # (n,)  label of every row; no label may stand on both sides
+
+    def __post_init__(self) -> None:
+        both = np.intersect1d(self.train, self.valid)
+        if len(both):
+            raise LeakError(f"Fold '{self.name}' trains and validates on {len(both)} same rows, first {both[0]}.")
+        if not len(self.train) or not len(self.valid):
+            sizes = f"{len(self.train)} rows to train on and {len(self.valid)} to hold out"
+            raise InputError(f"Fold '{self.name}' has {sizes}; both must be at least 1. Use fewer folds or more data.")
+        if self.groups is not None:
+            shared = set(self.groups[self.train]) & set(self.groups[self.valid])
+            if shared:
+                raise LeakError(f"Fold '{self.name}' holds out {self.holds_out}, yet both sides have {sorted(shared)[0]}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model says of some rows, by name."""
+
+    ids: Ints  # (n,)
+    genes: tuple[str, ...]  # (g,)
+    values: Floats  # (n, g)  in the unit of `y`
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A learner of (cell type, compound) -> response. Hyper-parameters go to the constructor, data to `fit`."""
+
+    def fit(self, train: Examples, valid: Examples | None = None, *, seed: int) -> Model: ...
+
+    def predict(self, rows: Examples) -> Floats: ...  # (n, g) in the unit of `y`
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> Model: ...
