@@ -74,6 +74,29 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A competition as arrays: what was measured, and what is asked."""
+
+    genes: tuple[str, ...]  # (g,)
+    cell_type: Strings  # (n,)  of the training rows
+    compound: Strings  # (n,)
+    smiles: Strings  # (n,)  None where unknown
+    y: Floats  # (n, g) float32
+    test_ids: Ints  # (m,)
+    test_cell_type: Strings  # (m,)
+    test_compound: Strings  # (m,)
+    test_smiles: Strings  # (m,)  None where unknown
+
+    def __len__(self) -> int:
+        return len(self.cell_type)
+
+    @property
+    def target_types(self) -> list[str]:
+        """Cell types that are asked for."""
+        return sorted(set(self.test_cell_type))
+
+
+@dataclass(frozen=True, slots=True)
 class Fold:
     """One way to hold rows out. Row numbers refer to the training table.
 
@@ -97,7 +120,8 @@ class Fold:
         if self.groups is not None:
             shared = set(self.groups[self.train]) & set(self.groups[self.valid])
             if shared:
-                raise LeakError(f"Fold '{self.name}' holds out {self.holds_out}, yet both sides have {sorted(shared)[0]}.")
+                first = sorted(shared)[0]
+                raise LeakError(f"Fold '{self.name}' holds out {self.holds_out}, yet both sides have {first}.")
 
 
 @dataclass(frozen=True, slots=True)

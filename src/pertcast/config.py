@@ -1,0 +1,124 @@
+"""Settings: frozen, complete, refusing what they do not know. A recipe is a short difference from its defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pertcast.errors import InputError, several, unknown
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of every group of settings: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureConfig(Config):
+    """Which feature blocks a recipe's models see, and how they are made."""
+
+    blocks: tuple[str, ...] = ("cell_type", "compound")  # names as `pertcast.features.assemble.BLOCKS` lists them
+    components: int = Field(64, ge=1)  # principal scores in which target statistics are taken
+    smooth: float = Field(2.0, ge=0)  # pseudo-count of rows that draws a statistic towards the overall one
+
+
+class Recipe(Config):
+    """One named run: a model, its settings, its features, and why it is worth running."""
+
+    name: str
+    model: str  # a name of `pertcast models`
+    reason: str  # why this difference from the default exists
+    source: str = ""  # paper, write-up or system it follows
+    features: FeatureConfig = FeatureConfig()
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of the model's own Config that differ
+
+    def digest(self) -> str:
+        """Eight hex digits that name this recipe's content, whatever the file was called."""
+        content = self.model_dump(mode="json", exclude={"reason", "source"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class Preset(Config):
+    """What `pertcast submission` trains: recipes, how rows are held out, how many seeds."""
+
+    name: str
+    reason: str
+    recipes: tuple[str, ...]
+    folds: str = "task"
+    seeds: int = Field(1, ge=1)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _files("recipes") if path.name.endswith(".toml"))
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _files("recipes", "presets"))
+
+
+def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by name or by the path of a TOML file, then apply changes such as `settings.width=64`."""
+    data = _read(name, recipe_names(), kind="recipe", folder=("recipes",))
+    data.setdefault("name", Path(name).stem)
+    for change in changes:
+        _set(data, change)
+    return validated(Recipe, data, subject=f"Recipe '{name}'")
+
+
+def load_preset(name: str) -> Preset:
+    data = _read(name, preset_names(), kind="preset", folder=("recipes", "presets"))
+    return validated(Preset, {"name": Path(name).stem, **data}, subject=f"Preset '{name}'")
+
+
+def validated(kind: type[C], data: dict[str, Any], *, subject: str) -> C:
+    """Build settings from plain data; all faults in one message."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        problems = [f"'{'.'.join(map(str, e['loc']))}': {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        fields = ", ".join(kind.model_fields)
+        raise InputError(several(subject, problems, fix=f"Known fields: {fields}.")) from None
+
+
+def _files(*folder: str) -> list[Any]:
+    return list(resources.files("pertcast").joinpath(*folder).iterdir())
+
+
+def _read(name: str, known: list[str], *, kind: str, folder: tuple[str, ...]) -> dict[str, Any]:
+    if name in known:
+        text = resources.files("pertcast").joinpath(*folder, f"{name}.toml").read_text()
+    elif name.endswith(".toml") and Path(name).is_file():
+        text = Path(name).read_text()
+    else:
+        raise InputError(unknown(kind, name, known) + f" Or give the path of a {kind}'s TOML file.")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{kind.capitalize()} '{name}' is not valid TOML: {error}.") from None
+
+
+def _set(data: dict[str, Any], change: str) -> None:
+    """Apply `a.b=3` to nested data; values are TOML values, bare words are text."""
+    path, sign, value = change.partition("=")
+    if not sign or not path:
+        raise InputError(f"Cannot read the change '{change}'. Expected 'group.field=value', such as settings.width=64.")
+    *groups, last = path.strip().split(".")
+    for group in groups:
+        data = data.setdefault(group, {})
+        if not isinstance(data, dict):
+            raise InputError(f"Cannot set '{path}': '{group}' is a single value, not a group of settings.")
+    try:
+        data[last] = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        data[last] = value.strip()

@@ -1,0 +1,153 @@
+"""A run on disk: `<recipe>-<hash8>/<model>/fold{k}/seed{s}/`, each unit with a fixed inventory.
+
+A unit is written under a temporary name and renamed when whole, so it is there entirely or not at all. It is done if
+its `DONE.json` is there, its inputs are the ones asked for and its files still have the digests noted. The name of the
+run carries the digest of recipe, data and folds, so that runs of different content never meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pertcast import __version__
+from pertcast.config import Recipe
+from pertcast.errors import InputError
+from pertcast.io.atomic import atomic_folder, digest_file, write_json
+from pertcast.types import Fold, Predictions
+
+REFIT = "refit"  # the unit fitted on all training rows, which predicts the test rows
+FILES = ("config.json", "inputs.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing to fit: a recipe on one fold (or on all rows) with one seed."""
+
+    recipe: Recipe
+    fold: Fold | None  # None: fit on all training rows, predict the test rows
+    number: int  # of the fold
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.recipe.name} {self.fold.name if self.fold else REFIT} seed {self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where the units of one recipe lie."""
+
+    folder: Path
+    recipe: Recipe
+
+    def unit(self, unit: Unit) -> Path:
+        part = f"fold{unit.number}" if unit.fold else REFIT
+        return self.folder / self.recipe.model / part / f"seed{unit.seed}"
+
+    def units(self, part: str) -> list[Path]:
+        """Finished units of `fold*` or `refit`, in order of fold and seed."""
+        found = (self.folder / self.recipe.model).glob(f"{part}/seed*/DONE.json")
+        return sorted((path.parent for path in found), key=lambda p: (p.parent.name, int(p.name[4:])))
+
+
+def run_of(recipe: Recipe, *, out: Path, data_digest: str, folds: list[Fold]) -> Run:
+    """Name the run of a recipe on these data and folds."""
+    parts = [recipe.digest(), data_digest, *(fold_digest(fold) for fold in folds)]
+    name = hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
+    return Run(out / f"{recipe.name}-{name}", recipe)
+
+
+def open_run(folder: Path) -> Run:
+    """Open a run that lies on disk.
+
+    Raises InputError where the folder is not a run.
+    """
+    configs = sorted(folder.glob("*/*/seed*/config.json"))
+    if not configs:
+        raise InputError(f"Run '{folder}': no finished unit in it. Expected <model>/fold<k>/seed<s>/config.json inside.")
+    return Run(folder, Recipe.model_validate(json.loads(configs[0].read_text())))
+
+
+def fold_digest(fold: Fold) -> str:
+    """Digest of which rows train and which are held out."""
+    digest = hashlib.sha256(fold.name.encode())
+    for rows in (fold.train, fold.valid):
+        digest.update(np.asarray(rows, np.int64).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
+    """Everything the numbers of a unit follow from."""
+    return {
+        "data": data_digest,
+        "fold": fold_digest(unit.fold) if unit.fold else None,
+        "fold_name": unit.fold.name if unit.fold else REFIT,
+        "holds_out": unit.fold.holds_out if unit.fold else None,
+        "pertcast": __version__,
+        "recipe": unit.recipe.digest(),
+        "seed": unit.seed,
+    }
+
+
+def is_done(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Whether the unit is whole, unharmed and made from these inputs."""
+    try:
+        done = json.loads((folder / "DONE.json").read_text())
+        same = json.loads((folder / "inputs.json").read_text()) == inputs
+        return same and all(digest_file(folder / name) == digest for name, digest in done["digests"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def write_unit(
+    folder: Path, unit: Unit, *, model: Any, predictions: Predictions, log: list[dict[str, Any]], inputs: dict[str, Any]
+) -> None:
+    """Write a whole unit, or nothing."""
+    with atomic_folder(folder) as draft:
+        write_json(draft / "config.json", unit.recipe.model_dump(mode="json"))
+        write_json(draft / "inputs.json", inputs)
+        (draft / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in log))
+        (draft / "checkpoint").mkdir()
+        model.save(draft / "checkpoint")
+        write_predictions(draft / ("oof.parquet" if unit.fold else "test.parquet"), predictions)
+        files = sorted(str(p.relative_to(draft)) for p in draft.rglob("*") if p.is_file())
+        write_json(draft / "DONE.json", {"digests": {name: digest_file(draft / name) for name in files}})
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Store rows x genes as one list column: a Parquet file of 18,211 columns costs more in headers than in data."""
+    values = np.ascontiguousarray(predictions.values, np.float32)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    meta = {b"genes": json.dumps(predictions.genes).encode()}
+    schema = pa.schema([("id", pa.int64()), ("prediction", flat.type)], metadata=meta)
+    table = pa.table([pa.array(np.asarray(predictions.ids, np.int64)), flat], schema=schema)
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `write_predictions` wrote."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"Predictions '{path}' cannot be read: {error}. Delete the unit's folder and run again.") from None
+    genes = tuple(json.loads(table.schema.metadata[b"genes"]))
+    column = table.column("prediction").combine_chunks()
+    values = column.flatten().to_numpy().reshape(len(table), len(genes))
+    return Predictions(table.column("id").to_numpy(), genes, values)
+
+
+def mean_predictions(paths: list[Path]) -> Predictions:
+    """Average the predictions of several seeds; rows and genes are the same."""
+    first = read_predictions(paths[0])
+    total = first.values.astype(np.float64)
+    for path in paths[1:]:
+        total += read_predictions(path).values
+    return Predictions(first.ids, first.genes, (total / len(paths)).astype(np.float32))

@@ -1,0 +1,1 @@
+"""How rows are held out, and how models are scored on them."""
