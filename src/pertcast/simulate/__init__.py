@@ -1,0 +1,1 @@
+"""Simulated data whose truth is known. Whatever comes from here must be called simulated."""
