@@ -44,7 +44,7 @@ def load_arrays(folder: Path, name: str) -> tuple[dict[str, NDArray], dict]:
         raise InputError(f"'{about}' is damaged: {error}. {_FIX}") from error
     content = _content(numbers)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise InputError(f"'{numbers}' is damaged: its bytes are not those that '{about.name}' was written with. {_FIX}")
+        raise InputError(f"'{numbers}' is damaged: its bytes are not those '{about.name}' knows. {_FIX}")
     try:
         return load(content), facts
     except SafetensorError as error:

@@ -68,7 +68,7 @@ def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     with _said_plainly(final):
         _remove_abandoned(final)
         if final.exists() and not replace:
-            raise InputError(f"Folder '{final}' is to be written but exists already. Remove it, or choose another name.")
+            raise InputError(f"Folder '{final}' cannot be written: it exists. Remove it, or choose another name.")
         temporary = _temporary(final)
         try:
             temporary.mkdir()
