@@ -1,0 +1,1 @@
+"""Neural pieces: layers, losses, optimisers and the one training loop."""

@@ -1,0 +1,226 @@
+"""The one training loop: all data on the device, minibatches by seeded permutation, nothing global touched."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from pertcast.config import Config
+from pertcast.errors import InputError
+from pertcast.nn.optim import Schedule, make_optimizer
+
+Rows = Mapping[str, Tensor]  # tensors of n rows each
+LossFn = Callable[[nn.Module, Rows], Tensor]  # mean loss of a batch of rows: () float
+Log = Callable[[dict[str, float]], None]
+
+
+class FitSettings(Config):
+    """How a network is trained. The epochs are fixed unless `patience` is set."""
+
+    epochs: int = Field(100, ge=1)  # passes over the training rows
+    batch: int = Field(128, ge=1)  # rows a step, at most; an epoch is cut into batches of equal size
+    lr: float = Field(1e-3, gt=0)  # full learning rate; the schedule scales it
+    optimizer: Literal["adam", "adamw", "lion"] = "adamw"
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "cosine"
+    warmup: float = Field(0.1, ge=0, lt=1)  # share of the steps in which the rate rises
+    plateau_factor: float = Field(0.1, gt=0, lt=1)  # S004 had 0.1 and 10; its ancestor 0.9999 and 500
+    plateau_patience: int = Field(10, ge=0)  # epochs without a gain before the rate is multiplied by the factor
+    clip: float = Field(1.0, gt=0)  # largest norm of the gradient
+    patience: int | None = Field(None, ge=1)  # stop after so many epochs without a gain on valid rows; keep the best
+    average_last: float = Field(0.0, ge=0, le=1)  # keep the mean of the weights over this last share of the epochs
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_choice_of_weights(self) -> FitSettings:
+        if self.patience is not None and self.average_last > 0:
+            raise ValueError("patience keeps the best epoch and average_last a mean of epochs; set one of them")
+        return self
+
+
+def fit_network(
+    net: nn.Module,
+    data: Rows,
+    loss_fn: LossFn,
+    settings: FitSettings,
+    *,
+    seed: int,
+    valid: Rows | None = None,
+    log: Log | None = None,
+) -> nn.Module:
+    """Train a network in place and return it in evaluation mode, on the device it was trained on.
+
+    data      tensors of n rows each; a batch is the same rows of all of them
+    loss_fn   (net, rows) -> mean loss over these rows; in evaluation mode it is called with valid rows
+    valid     rows that decide when to stop, read only if `settings.patience` is set
+    log       called after every epoch with epoch, loss, lr and, where measured, valid_loss
+
+    Same seed, same network, same data: same weights, bit for bit on a CPU. The caller's random state is untouched.
+    Raises InputError if tensors differ in rows, if patience lacks valid rows, or if the loss is not finite.
+    """
+    n = _count(data, "Training data")
+    if settings.patience is not None and valid is None:
+        raise InputError("Early stopping (patience) needs valid rows. Pass them, or leave patience unset.")
+    device = choose_device(settings.device)
+    net.to(device)
+    data = {name: tensor.to(device) for name, tensor in data.items()}
+    if settings.patience is not None:
+        _count(valid, "Valid data")
+        valid = {name: tensor.to(device) for name, tensor in valid.items()}
+    with seeded(seed, device):
+        _run_epochs(net, data, loss_fn, settings, n=n, valid=valid, log=log)
+    return net.eval()
+
+
+def _run_epochs(
+    net: nn.Module,
+    data: Rows,
+    loss_fn: LossFn,
+    settings: FitSettings,
+    *,
+    n: int,
+    valid: Rows | None,
+    log: Log | None,
+) -> None:
+    device = next(iter(data.values())).device
+    batches = math.ceil(n / settings.batch)
+    optimizer = make_optimizer(
+        settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    schedule = Schedule(
+        settings.schedule,
+        optimizer,
+        steps=settings.epochs * batches,
+        warmup=settings.warmup,
+        plateau_factor=settings.plateau_factor,
+        plateau_patience=settings.plateau_patience,
+    )
+    best, average = BestWeights(), AverageWeights()
+    for epoch in range(1, settings.epochs + 1):
+        parts = torch.randperm(n).to(device).tensor_split(batches)
+        losses = [_step(net, _take(data, rows), loss_fn, optimizer, schedule, clip=settings.clip) for rows in parts]
+        facts = {"epoch": epoch, "loss": _weighted_mean(losses, parts), "lr": optimizer.param_groups[0]["lr"]}
+        if not math.isfinite(facts["loss"]):
+            found = f"Training loss is {facts['loss']} in epoch {epoch}."
+            raise InputError(f"{found} Lower the learning rate ({settings.lr}) or look for values that are not finite.")
+        if settings.patience is not None:
+            facts["valid_loss"] = mean_loss(net, valid, loss_fn, block=settings.batch)
+            best.see(facts["valid_loss"], net)
+        schedule.after_epoch(facts.get("valid_loss", facts["loss"]))
+        if epoch > settings.epochs * (1 - settings.average_last):
+            average.add(net)
+        if log is not None:
+            log(facts)
+        if settings.patience is not None and best.age >= settings.patience:
+            break
+    best.restore(net)
+    average.restore(net)
+
+
+def _step(
+    net: nn.Module, rows: Rows, loss_fn: LossFn, optimizer: torch.optim.Optimizer, schedule: Schedule, *, clip: float
+) -> Tensor:
+    net.train()
+    schedule.before_step()
+    optimizer.zero_grad(set_to_none=True)
+    with _mixed_precision(next(iter(rows.values())).device):
+        loss = loss_fn(net, rows)
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), clip)
+    optimizer.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def mean_loss(net: nn.Module, rows: Rows, loss_fn: LossFn, *, block: int) -> float:
+    """Mean loss of a network in evaluation mode over all rows, block by block."""
+    n = _count(rows, "Valid data")
+    net.eval()
+    parts = torch.arange(n, device=next(iter(rows.values())).device).tensor_split(math.ceil(n / block))
+    return _weighted_mean([loss_fn(net, _take(rows, part)) for part in parts], parts)
+
+
+class BestWeights:
+    """Remembers a deep copy of the weights with the lowest loss (R09)."""
+
+    def __init__(self) -> None:
+        self.loss, self.age = math.inf, 0  # age: epochs since the best one
+        self.weights: dict[str, Tensor] | None = None
+
+    def see(self, loss: float, net: nn.Module) -> None:
+        self.age += 1
+        if loss < self.loss:
+            self.loss, self.age = loss, 0
+            self.weights = copy.deepcopy(net.state_dict())
+
+    def restore(self, net: nn.Module) -> None:
+        if self.weights is not None:
+            net.load_state_dict(self.weights)
+
+
+class AverageWeights:
+    """Equal-weight running mean of weights. Source: Izmailov et al. 2018, arXiv:1803.05407."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def add(self, net: nn.Module) -> None:
+        self.count += 1
+        for name, value in net.state_dict().items():
+            if self.count == 1 or not value.is_floating_point():
+                self.weights[name] = value.clone()
+            else:
+                self.weights[name].lerp_(value, 1 / self.count)
+
+    def restore(self, net: nn.Module) -> None:
+        if self.count:
+            net.load_state_dict(self.weights)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` is the GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("Device 'cuda' was asked for, but PyTorch finds no GPU. Use device 'auto' or 'cpu'.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw from a seeded state inside the block and give the caller's back after it: wrap construction in it too."""
+    gpus = [torch.cuda.current_device()] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.random.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
+        yield
+
+
+def _mixed_precision(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _take(data: Rows, rows: Tensor) -> Rows:
+    return {name: tensor[rows] for name, tensor in data.items()}
+
+
+def _weighted_mean(losses: list[Tensor], parts: tuple[Tensor, ...]) -> float:
+    sizes = torch.tensor([len(part) for part in parts], dtype=torch.float64)
+    return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
+
+
+def _count(data: Rows, subject: str) -> int:
+    """Return the number of rows, the same in every tensor."""
+    sizes = {name: len(tensor) for name, tensor in data.items()}
+    if len(set(sizes.values())) != 1 or not max(sizes.values(), default=0):
+        raise InputError(f"{subject} must be tensors of the same number of rows, at least 1; got {sizes}.")
+    return next(iter(sizes.values()))
