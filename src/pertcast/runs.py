@@ -72,7 +72,8 @@ def open_run(folder: Path) -> Run:
     """
     configs = sorted(folder.glob("*/*/seed*/config.json"))
     if not configs:
-        raise InputError(f"Run '{folder}': no finished unit in it. Expected <model>/fold<k>/seed<s>/config.json inside.")
+        inside = "<model>/fold<k>/seed<s>/config.json"
+        raise InputError(f"Run '{folder}': no finished unit in it. Expected {inside}; `pertcast cv` makes them.")
     return Run(folder, Recipe.model_validate(json.loads(configs[0].read_text())))
 
 
@@ -82,6 +83,37 @@ def fold_digest(fold: Fold) -> str:
     for rows in (fold.train, fold.valid):
         digest.update(np.asarray(rows, np.int64).tobytes() + b"|")
     return digest.hexdigest()
+
+
+def write_manifest(run: Run, folds: list[Fold], *, strategy: str, data_digest: str) -> None:
+    """Note beside the units which rows each fold trains on and holds out, and the label that may not be split."""
+    groups = folds[0].groups
+    manifest = {
+        "data": data_digest,
+        "strategy": strategy,
+        "groups": None if groups is None else [str(label) for label in groups],
+        "folds": [
+            {"name": f.name, "holds_out": f.holds_out, "train": f.train.tolist(), "valid": f.valid.tolist()}
+            for f in folds
+        ],
+    }
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / "folds.json", manifest)
+
+
+def read_manifest(run: Run) -> tuple[list[Fold], str]:
+    """Read the folds of a run, checked for leaks again, and the digest of the data they belong to."""
+    try:
+        manifest = json.loads((run.folder / "folds.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"Run '{run.folder}': folds.json cannot be read: {error}. Run `pertcast cv` again.") from None
+    groups = None if manifest["groups"] is None else np.array(manifest["groups"], dtype=object)
+    rows = [(np.array(f["train"], int), np.array(f["valid"], int)) for f in manifest["folds"]]
+    folds = [
+        Fold(f["name"], train, valid, f["holds_out"], groups)
+        for f, (train, valid) in zip(manifest["folds"], rows, strict=True)
+    ]
+    return folds, manifest["data"]
 
 
 def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
@@ -137,7 +169,8 @@ def read_predictions(path: Path) -> Predictions:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"Predictions '{path}' cannot be read: {error}. Delete the unit's folder and run again.") from None
+        fix = "Delete the unit's folder and run again."
+        raise InputError(f"Predictions '{path}' cannot be read: {error}. {fix}") from None
     genes = tuple(json.loads(table.schema.metadata[b"genes"]))
     column = table.column("prediction").combine_chunks()
     values = column.flatten().to_numpy().reshape(len(table), len(genes))

@@ -6,13 +6,14 @@ fold's training rows, and for a training row from the other rows only. Wide bloc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pertcast.config import FeatureConfig
-from pertcast.errors import InputError, unknown
+from pertcast.errors import InputError, shorten, unknown
 from pertcast.features import chemistry
 from pertcast.features.onehot import Vocabulary, onehot_block
 from pertcast.features.target_stats import STATS, applied_stats, cross_fitted_stats
@@ -28,7 +29,7 @@ STATISTICS = {
 CHEMISTRY: dict[str, Callable[[list[str]], Floats]] = {
     "morgan": lambda smiles: chemistry.morgan_bits(smiles).astype(np.float32),
     "count_fingerprint": lambda smiles: chemistry.count_fingerprint(smiles).astype(np.float32),
-    "descriptors": lambda smiles: chemistry.descriptors(smiles).values.astype(np.float32),
+    "descriptors": lambda smiles: _descriptors(smiles),
     "cluster": lambda smiles: _one_hot(chemistry.cluster_ids(chemistry.morgan_bits(smiles))),
     "scaffold": lambda smiles: _one_hot(np.array(chemistry.scaffolds(smiles), dtype=object)),
 }
@@ -153,6 +154,14 @@ def _cached(cache: Cache | None, name: str, structures: list[str]) -> Floats:
 
 def _log_count(block: Block) -> Block:
     return Block(np.log1p(block.table), block.index)
+
+
+def _descriptors(smiles: list[str]) -> Floats:
+    table = chemistry.descriptors(smiles)
+    if table.replaced:
+        names = shorten(f"{name} ({count})" for name, count in table.replaced.items())
+        logging.getLogger(__name__).warning("Descriptors without a value, replaced by the median: %s", names)
+    return table.values
 
 
 def _one_hot(labels: np.ndarray) -> Floats:

@@ -24,13 +24,16 @@ class Entry:
     model: type[Model]
     config: type[Config]
     floor: bool  # a score every other model must beat
+    seeded: bool  # whether the seed changes anything; if not, one seed is enough
     summary: str  # first line of the class's docstring
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(name: str, *, config: type[Config] = Config, floor: bool = False) -> Callable[[type[M]], type[M]]:
+def register(
+    name: str, *, config: type[Config] = Config, floor: bool = False, seeded: bool = False
+) -> Callable[[type[M]], type[M]]:
     """Put a model class under a name. The class takes its config as the only constructor argument."""
 
     def add(model: type[M]) -> type[M]:
@@ -38,7 +41,7 @@ def register(name: str, *, config: type[Config] = Config, floor: bool = False) -
             files = f"{_ENTRIES[name].model.__module__} and {model.__module__}"
             raise InputError(f"Two models are called '{name}': {files}. Rename one.")
         summary = (model.__doc__ or "").strip().split("\n")[0]
-        _ENTRIES[name] = Entry(name, model, config, floor, summary)  # type: ignore[arg-type]
+        _ENTRIES[name] = Entry(name, model, config, floor, seeded, summary)  # type: ignore[arg-type]
         return model
 
     return add

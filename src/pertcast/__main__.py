@@ -1,0 +1,24 @@
+"""Entry of the `pertcast` command: one message for the user's errors, a traceback only for our own."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exit 0 done, 2 the input is at fault, 1 a defect of ours."""
+    from pertcast.cli import app
+    from pertcast.errors import PertcastError
+
+    try:
+        app()
+    except PertcastError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Stopped. What was finished stays; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)  # the reader of our output went away, as `head` does
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How good a prediction is, and how far the number can be trusted."""

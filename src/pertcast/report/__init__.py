@@ -1,0 +1,1 @@
+"""Scores as tables and pictures, never without their floors and their ceiling."""

@@ -1,0 +1,156 @@
+"""Fit models x folds x seeds, each cell a unit of work with a directory of its own, and collect what they say.
+
+A unit is a pure function of recipe, fold and seed. Done units are skipped by content, so an interrupted run, started
+again, finishes with the same bytes and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pertcast.config import FeatureConfig, Recipe
+from pertcast.engine.local import run_units
+from pertcast.errors import InputError, LeakError
+from pertcast.features.assemble import Assembled, assemble
+from pertcast.io.cache import Cache
+from pertcast.models.registry import build, entry
+from pertcast.runs import Run, Unit, inputs_of, is_done, mean_predictions, run_of, write_manifest, write_unit
+from pertcast.types import Examples, Floats, Fold, Ints, Model, Predictions, Question
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """The rows that some fold held out, with what each model said of them."""
+
+    rows: Ints  # (n,)  of the training table, in order of fold
+    fold: Ints  # (n,)  number of the fold that held the row out
+    seen: np.ndarray  # (n,)  bool: whether that fold's training rows showed the row's compound
+    members: dict[str, Floats]  # recipe name -> (n, g)
+
+
+def cross_validate(
+    question: Question,
+    recipes: Sequence[Recipe],
+    folds: list[Fold],
+    *,
+    strategy: str,
+    seeds: int,
+    out: Path,
+    data_digest: str,
+    cache: Cache | None = None,
+) -> list[Run]:
+    """Fit every recipe on every fold with every seed, and once more on all rows to predict the test rows.
+
+    Raises InputError for a faulty recipe before anything is fitted.
+    """
+    for recipe in recipes:
+        build(recipe.model, recipe.settings)
+    runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
+    for run in runs.values():
+        write_manifest(run, folds, strategy=strategy, data_digest=data_digest)
+    units = [
+        Unit(recipe, fold, number, seed)
+        for number, fold in enumerate([*folds, None])
+        for recipe in recipes
+        for seed in range(seeds if entry(recipe.model).seeded else 1)
+    ]
+    open_units = [u for u in units if not is_done(runs[u.recipe.name].unit(u), inputs_of(u, data_digest=data_digest))]
+    rows = _LatestRows(question, cache)
+
+    def work(unit: Unit) -> None:
+        fit_unit(unit, rows.of(unit), folder=runs[unit.recipe.name].unit(unit), data_digest=data_digest)
+
+    run_units(open_units, work, describe=lambda unit: unit.label)
+    return list(runs.values())
+
+
+def fit_unit(unit: Unit, rows: Assembled, *, folder: Path, data_digest: str) -> None:
+    """Fit one model on one fold with one seed, and write its directory."""
+    model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
+    log = list(getattr(model, "history", []))
+    asked = rows.valid if unit.fold else rows.test
+    values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
+    predictions = Predictions(asked.ids, asked.genes, values)
+    inputs = inputs_of(unit, data_digest=data_digest)
+    write_unit(folder, unit, model=model, predictions=predictions, log=log, inputs=inputs)
+
+
+def predict_held_out(
+    model: Model, rows: Examples, *, fitted_on: Examples | None, in_sample: bool = False
+) -> Floats:
+    """Predict rows that were not fitted on: (n, g).
+
+    fitted_on   the rows that the model learned from, or None where `rows` are of another table
+    in_sample   allow fitted rows, for looking at a fit; such a score must be called in-sample
+    Raises LeakError where a (cell type, compound) pair was fitted on and `in_sample` is not given; InputError where
+    the model's predictions are not finite or of the wrong shape.
+    """
+    if fitted_on is not None and not in_sample:
+        fitted = set(zip(fitted_on.cell_type, fitted_on.compound, strict=True))
+        both = [pair for pair in zip(rows.cell_type, rows.compound, strict=True) if pair in fitted]
+        if both:
+            first = " / ".join(both[0])
+            raise LeakError(
+                f"{len(both)} of {len(rows)} rows to be scored were fitted on, first {first}. "
+                "Score held-out rows, or say in_sample=True and call the score in-sample."
+            )
+    values = model.predict(rows)
+    shape = (len(rows), len(rows.genes))
+    if values.shape != shape or not np.isfinite(values).all():
+        kind = "values that are not finite" if values.shape == shape else f"shape {values.shape} instead of {shape}"
+        name = type(model).__name__
+        raise InputError(f"Model {name} predicts {kind}. Lower its learning rate or check its settings.")
+    return values
+
+
+def collect(runs: Sequence[Run], question: Question, folds: list[Fold]) -> OutOfFold:
+    """Gather the out-of-fold predictions of finished runs, seeds averaged."""
+    rows = np.concatenate([fold.valid for fold in folds])
+    seen = [np.isin(question.compound[fold.valid], question.compound[fold.train]) for fold in folds]
+    number = np.concatenate([np.full(len(fold.valid), k) for k, fold in enumerate(folds)])
+    members = {}
+    for run in runs:
+        parts = [_seed_mean(run, f"fold{k}", "oof.parquet").values for k in range(len(folds))]
+        members[run.recipe.name] = np.concatenate(parts)
+    return OutOfFold(rows, number, np.concatenate(seen), members)
+
+
+def fit_on_all(question: Question, names: Sequence[str]) -> dict[str, Floats]:
+    """Fit models that need no features on all training rows, and predict the test rows: {name: (m, g)}."""
+    rows = assemble(question, FeatureConfig(), train=np.arange(len(question)), valid=np.arange(0))
+    return {name: build(name).fit(rows.train, seed=0).predict(rows.test) for name in names}
+
+
+def test_predictions(runs: Sequence[Run]) -> dict[str, Predictions]:
+    """Gather the test predictions of the refits on all rows, seeds averaged."""
+    return {run.recipe.name: _seed_mean(run, "refit", "test.parquet") for run in runs}
+
+
+def _seed_mean(run: Run, part: str, name: str) -> Predictions:
+    units = run.units(part)
+    if not units:
+        raise InputError(f"Run '{run.folder}' has no finished unit '{part}'. Run `pertcast cv` again to finish it.")
+    return mean_predictions([unit / name for unit in units])
+
+
+class _LatestRows:
+    """Assemble a fold's rows once for all recipes with the same features; keep only the fold at work."""
+
+    def __init__(self, question: Question, cache: Cache | None):
+        self.question, self.cache = question, cache
+        self.number: int | None = None
+        self.kept: dict[FeatureConfig, Assembled] = {}
+
+    def of(self, unit: Unit) -> Assembled:
+        if unit.number != self.number:
+            self.number, self.kept = unit.number, {}
+        features = unit.recipe.features
+        if features not in self.kept:
+            everything, nothing = np.arange(len(self.question)), np.arange(0)
+            train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
+            self.kept[features] = assemble(self.question, features, train=train, valid=valid, cache=self.cache)
+        return self.kept[features]

@@ -1,0 +1,110 @@
+"""Imports point down: the map of the package, held against every import statement."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pertcast
+
+ROOT = Path(pertcast.__file__).parent
+LAYERS = {
+    "pertcast": 0, "pertcast.errors": 0,
+    "pertcast.types": 1, "pertcast.schema": 1, "pertcast.config": 1,
+    "pertcast.io": 2, "pertcast.de": 2, "pertcast.features": 2, "pertcast.metrics": 2, "pertcast.nn": 2,
+    "pertcast.validation": 2, "pertcast.validation.folds": 2,
+    "pertcast.simulate": 3, "pertcast.models": 3,
+    "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
+    "pertcast.ensemble": 5, "pertcast.submission": 5,
+    "pertcast.workflow": 6,
+    "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
+}  # fmt: skip
+# Folders of one layer that may lean on another of the same layer, and never the other way round.
+BESIDE = {
+    ("pertcast.features", "pertcast.io"),  # assemble keeps tables of structures in the cache
+    ("pertcast.nn", "pertcast.features"),
+    ("pertcast.validation", "pertcast.runs"),
+    ("pertcast.validation", "pertcast.engine"),
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+def layer(module: str) -> int:
+    while module not in LAYERS:
+        module = module.rpartition(".")[0]
+    return LAYERS[module]
+
+
+def home(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2])
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    known = {name for name, _ in modules()}
+    return {name for name in found if name in known}
+
+
+@pytest.mark.parametrize(("module", "path"), modules())
+def test_imports_point_down(module, path):
+    for name in imports(path) - {module, module.rpartition(".")[0]}:
+        same_home = home(name) == home(module) or home(name) == "pertcast"
+        allowed = layer(name) < layer(module) or (layer(name) == layer(module) and same_home)
+        assert allowed or (home(module), home(name)) in BESIDE, f"{module} imports {name}"
+
+
+def test_no_cycles():
+    graph = {module: imports(path) - {module} for module, path in modules()}
+    done, walking = set(), []
+
+    def walk(module):
+        if module in done:
+            return
+        assert module not in walking, f"import cycle: {' -> '.join([*walking, module])}"
+        walking.append(module)
+        for name in graph[module]:
+            if not module.startswith(f"{name}."):  # a package is loaded before what lies in it
+                walk(name)
+        walking.pop()
+        done.add(module)
+
+    for module in graph:
+        walk(module)
+
+
+def test_model_files_never_import_each_other():
+    """A model is one file: it may be deleted without breaking another."""
+    for module, path in modules():
+        if module.startswith("pertcast.models.") and not module.endswith("registry"):
+            others = {name for name in imports(path) if name.startswith("pertcast.models.")} - {module}
+            assert {name for name in others if not name.startswith("pertcast.models.registry")} == set()
+
+
+def test_the_guard_sees_an_upward_import(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("from pertcast import workflow\nimport pertcast.cli\n")
+    assert {"pertcast.workflow", "pertcast.cli"} <= imports(path)
+    assert layer("pertcast.workflow") > layer("pertcast.metrics.rowwise")
+
+
+def test_no_size_of_the_competition_in_the_code():
+    """R39."""
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool):
+                assert node.value not in (18211, 255, 152), f"{path}:{node.lineno} has {node.value}"
