@@ -42,7 +42,7 @@ def check_folder(folder: Path) -> None:
     if folder.is_file():
         raise InputError(f"'{folder}' is a file, not a folder. {fix}.")
     try:
-        empty = not any(folder.iterdir())
+        empty = not any(not item.name.startswith(".") for item in folder.iterdir())
     except OSError as error:
         raise InputError(f"Folder '{folder}' cannot be read: {error.strerror}. {fix}.") from error
     if empty:
