@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,7 @@ from pertcast.errors import InputError, NotFittedError
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
-from pertcast.nn.fit import FitSettings, choose_device, fit_network, seeded
+from pertcast.nn.fit import FitSettings, LossFn, choose_device, fit_network, seeded
 from pertcast.nn.layers import CodeEmbedding, LookupProjection, TokenAttentionBlock
 from pertcast.nn.losses import SCORE_LOSSES, make_loss
 from pertcast.types import Examples, Floats
@@ -24,6 +26,15 @@ from pertcast.types import Examples, Floats
 CODES = ("cell_type", "compound")  # one-hot blocks; their row index is the code, 0 for a name training did not show
 PREDICT_ROWS = 256  # rows a block of prediction
 MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
+
+
+class TransformerTraining(FitSettings):
+    """Rises fast to a high rate: learned embeddings of rarely seen compounds need it."""
+
+    epochs: int = Field(60, ge=1)
+    lr: float = Field(1e-2, gt=0)
+    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
+    warmup: float = Field(0.2, ge=0, lt=1)
 
 
 class TransformerConfig(Config):
@@ -43,7 +54,7 @@ class TransformerConfig(Config):
     loss: Literal["mrrmse", "mse", "huber", "mae", "log_cosh"] = "mrrmse"  # the first two are taken over scores
     delta: float = Field(1.0, gt=0)  # bend of huber, in the unit of the response
     members: int = Field(2, ge=1)  # networks from different starts, averaged
-    training: FitSettings = FitSettings(epochs=60, batch=128, lr=1e-2, schedule="one_cycle", warmup=0.2)
+    training: TransformerTraining = TransformerTraining()
 
 
 class TokenNet(nn.Module):
@@ -103,19 +114,66 @@ def _head(width: int, config: TransformerConfig, k: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(width), *hidden, nn.Linear(config.head, k))
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How rows become tensors and scores become genes; all of it is learned from the training rows."""
+
+    svd: TargetSVD
+    unit: float  # root mean square of a score: the network's outputs are in this unit
+    centers: Mapping[str, Floats]  # {block: (d,)}  column means over the training rows
+    spreads: Mapping[str, float]  # {block: root mean square of its centred values}: columns keep their relative weight
+    codes: Mapping[str, int]  # {cell_type, compound: number of codes}
+
+    @classmethod
+    def of(cls, train: Examples, config: TransformerConfig) -> Encoding:
+        svd = TargetSVD.fit(train.y, config.components)
+        unit = float(np.sqrt(np.square(svd.encode(train.y)).mean()))
+        centers, spreads = {}, {}
+        for name in config.blocks:
+            block = train.block(name)
+            share = np.bincount(block.index, minlength=len(block.table)) / len(train)  # (k,) of the rows, per table row
+            centers[name] = (share @ block.table).astype(np.float32)
+            squares = share @ np.square(block.table - centers[name]).mean(axis=1)
+            spreads[name] = float(np.sqrt(squares)) or 1.0
+        return cls(svd, unit, centers, spreads, {name: len(train.block(name).table) for name in CODES})
+
+    def tables(self, rows: Examples, device: torch.device) -> dict[str, Tensor]:
+        """Standardise each block's table: {block: (., d)}."""
+        tables = {name: (rows.block(name).table - self.centers[name]) / self.spreads[name] for name in self.centers}
+        return {name: torch.tensor(table, dtype=torch.float32, device=device) for name, table in tables.items()}
+
+    def index(self, rows: Examples, device: torch.device) -> dict[str, Tensor]:
+        """Codes and table rows of each row: {name: (n,)}."""
+        for name, known in self.codes.items():
+            got = len(rows.block(name).table)
+            if got != known:
+                raise InputError(
+                    f"Block '{name}' has {got} codes, but the model was fitted with {known}. "
+                    "Encode the rows with the vocabulary of the training rows."
+                )
+        return {name: torch.tensor(rows.block(name).index, device=device) for name in (*CODES, *self.centers)}
+
+    def targets(self, train: Examples, *, over_scores: bool) -> dict[str, Tensor]:
+        if not over_scores:
+            return {"y": torch.tensor(train.y, dtype=torch.float32)}  # (n, g)
+        values = {"scores": self.svd.encode(train.y), "residual": self.svd.residual_norm2(train.y)}  # (n, k), (n,)
+        return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
+
+    def new_net(self, config: TransformerConfig, seed: int) -> TokenNet:
+        widths = {name: len(center) for name, center in self.centers.items()}
+        with seeded(seed):
+            return TokenNet(config, self.codes, widths, self.svd.k)
+
+
 @register("transformer", config=TransformerConfig, seeded=True)
 class Transformer:
     """Attention over the tokens of one sample, target reduced by SVD, several starts averaged."""
 
     def __init__(self, config: TransformerConfig):
         self.config = config
-        self.history: list[dict[str, float]] = []  # one entry per member and epoch
-        self.svd: TargetSVD | None = None
-        self.unit = 1.0  # root mean square of a score: the network's outputs are in this unit
-        self.centers: dict[str, Floats] = {}  # (d,) per block, over the training rows
-        self.spreads: dict[str, float] = {}  # per block: its columns keep their relative weight
-        self.codes: dict[str, int] = {}
+        self.encoding: Encoding | None = None
         self.nets: list[TokenNet] = []
+        self.history: list[dict[str, float]] = []  # one entry per member and epoch
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int) -> Transformer:
         """Learn from the training rows.
@@ -123,24 +181,102 @@ class Transformer:
         With `training.patience` set, the epochs are chosen on the valid rows, or on a tenth of the training rows where
         there are none. Without it the valid rows are not looked at (S004-03).
         """
-        c, settings = self.config, self.config.training
-        self._describe(train)
+        config, settings = self.config, self.config.training
         if settings.patience is None:
             valid = None
         elif valid is None:
             train, valid = _split(train, seed)
+        self.encoding = Encoding.of(train, config)
         device = choose_device(settings.device)
-        tables, data = self._inputs(train, device)
-        data |= self._targets(train)
+        tables, data = self._tensors(train, device)
         held_out = None
         if valid is not None:
-            tables, held_out = self._appended(tables, valid, device)
-        loss_fn = self._loss(tables, genes=len(train.genes), device=device)
-        self.history, self.nets = [], []
-        for member in range(c.members):
+            more, held_out = self._tensors(valid, device)
+            held_out |= {name: held_out[name] + len(tables[name]) for name in tables}
+            tables = {name: torch.cat([tables[name], more[name]]) for name in tables}
+        loss_fn = self._loss_fn(tables, genes=len(train.genes), device=device)
+        self.nets, self.history = [], []
+        for member in range(config.members):
             start = MEMBER_SEEDS * seed + member
-            with seeded(start):
-                net = self._new_net()
-            log = lambda facts, member=member: self.history.append({"member": member, **facts})  # noqa: E731
+            net = self.encoding.new_net(config, start)
+            log = partial(self._log, member)
             self.nets.append(fit_network(net, data, loss_fn, settings, seed=start, valid=held_out, log=log))
         return self
+
+    def predict(self, rows: Examples) -> Floats:
+        """Average the members, block of rows by block of rows: (n, g) in the unit of `y`."""
+        encoding = self._fitted("predict")
+        device = choose_device(self.config.training.device)
+        tables, index = encoding.tables(rows, device), encoding.index(rows, device)
+        scores = np.zeros((len(rows), encoding.svd.k))
+        with torch.no_grad():
+            for start in range(0, len(rows), PREDICT_ROWS):
+                part = {name: tensor[start : start + PREDICT_ROWS] for name, tensor in index.items()}
+                members = [net.to(device)(tables, part).double().cpu().numpy() for net in self.nets]
+                scores[start : start + PREDICT_ROWS] = np.mean(members, axis=0)
+        return encoding.svd.decode(scores * encoding.unit)
+
+    def save(self, folder: Path) -> None:
+        encoding = self._fitted("save")
+        nets = {f"{m}.{key}": value for m, net in enumerate(self.nets) for key, value in net.state_dict().items()}
+        arrays = {key: value.cpu().numpy() for key, value in nets.items()}
+        arrays |= {f"svd.{key}": value for key, value in encoding.svd.arrays().items()}
+        arrays |= {f"center.{name}": value for name, value in encoding.centers.items()}
+        facts = {"unit": encoding.unit, "spreads": dict(encoding.spreads), "codes": dict(encoding.codes)}
+        save_arrays(folder, "transformer", arrays, {**facts, "config": self.config.model_dump(mode="json")})
+
+    def load(self, folder: Path) -> Transformer:
+        """Restore what `save` wrote, settings included."""
+        arrays, facts = load_arrays(folder, "transformer")
+        self.config = validated(TransformerConfig, facts["config"], subject=f"Settings in '{folder}'")
+        svd = TargetSVD.from_arrays(_under("svd", arrays))
+        centers = _under("center", arrays)
+        spreads = {name: facts["spreads"][name] for name in self.config.blocks}
+        self.encoding = Encoding(svd, facts["unit"], {n: centers[n] for n in spreads}, spreads, facts["codes"])
+        self.nets = [self.encoding.new_net(self.config, seed=0) for _ in range(self.config.members)]
+        for member, net in enumerate(self.nets):
+            net.load_state_dict({key: torch.tensor(value) for key, value in _under(str(member), arrays).items()})
+            net.eval()
+        return self
+
+    def _tensors(self, rows: Examples, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Tables and, row by row, codes, table rows and targets."""
+        targets = self.encoding.targets(rows, over_scores=self.config.loss in SCORE_LOSSES)
+        return self.encoding.tables(rows, device), {**self.encoding.index(rows, device), **targets}
+
+    def _loss_fn(self, tables: Mapping[str, Tensor], *, genes: int, device: torch.device) -> LossFn:
+        """Losses of squares are taken over scores, exactly; the others over the decoded genes of a batch."""
+        unit, name = self.encoding.unit, self.config.loss
+        if name in SCORE_LOSSES:
+            over_scores = SCORE_LOSSES[name]
+            return lambda net, rows: over_scores(
+                unit * net(tables, rows).float(), rows["scores"], rows["residual"], genes=genes
+            )
+        over_genes = make_loss(name, delta=self.config.delta)
+        mean, components = (
+            torch.tensor(array, dtype=torch.float32, device=device)
+            for array in (self.encoding.svd.mean, self.encoding.svd.components)
+        )
+        return lambda net, rows: over_genes(mean + unit * net(tables, rows).float() @ components, rows["y"])
+
+    def _log(self, member: int, facts: dict[str, float]) -> None:
+        self.history.append({"member": member, **facts})
+
+    def _fitted(self, verb: str) -> Encoding:
+        if self.encoding is None or not self.nets:
+            raise NotFittedError(f"Transformer was asked to {verb} before `fit`. Call `fit` or `load` first.")
+        return self.encoding
+
+
+def _split(train: Examples, seed: int) -> tuple[Examples, Examples]:
+    """Set a tenth of the rows aside, at least one."""
+    if len(train) < 2:
+        raise InputError("Early stopping (training.patience) needs at least 2 training rows. Leave patience unset.")
+    rows = np.random.default_rng(seed).permutation(len(train))
+    aside = max(1, len(train) // 10)
+    return train.take(rows[aside:]), train.take(rows[:aside])
+
+
+def _under(prefix: str, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    start = f"{prefix}."
+    return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
