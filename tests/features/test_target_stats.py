@@ -72,14 +72,14 @@ def test_cross_fitted_equal_a_slow_loop(rows, smooth, residual):
 
 
 @EXAMPLES
-@given(tables(), st.data(), st.booleans())
-def test_own_response_never_moves_own_statistics(rows, data, residual):
-    """S004-03, S004-04: not by one bit, nor those of any row with the same label."""
+@given(tables(), st.data(), st.booleans(), st.sampled_from([1e6, 1e30]))
+def test_own_response_never_moves_own_statistics(rows, data, residual, poison):
+    """S004-03, S004-04: not by one bit, nor those of any row with the same label. 1e30 finds sums it once was in."""
     compound, cell_type, exclude, y = rows
     groups = cell_type if residual else None
     row = data.draw(st.integers(0, len(y) - 1))
     poisoned = y.copy()
-    poisoned[row] = 1e6
+    poisoned[row] = poison
     before = cross_fitted_stats(compound, y, exclude, stats=STATS, groups=groups)
     after = cross_fitted_stats(compound, poisoned, exclude, stats=STATS, groups=groups)
     same = exclude == exclude[row]
@@ -87,6 +87,19 @@ def test_own_response_never_moves_own_statistics(rows, data, residual):
         assert_array_equal(after[stat].dense()[same], before[stat].dense()[same], err_msg=stat)
     others = after["mean"].dense()[~same]
     assert residual or (np.abs(others) > 1e3).all()  # the poison did reach the others, by way of the overall mean
+
+
+@pytest.mark.parametrize("row", [0, 57, 119])
+@pytest.mark.parametrize("leave_out", ["fold", "row"])
+def test_poisoned_row_does_not_see_itself(row, leave_out):
+    """S004-03, R03: 1e30 stays behind in any sum that it was once part of."""
+    compound, y, fold = many_rows()
+    exclude = fold if leave_out == "fold" else np.arange(len(y))
+    before = cross_fitted_stats(compound, y, exclude, stats=STATS)
+    y[exclude == exclude[row]] = 1e30
+    after = cross_fitted_stats(compound, y, exclude, stats=STATS)
+    for stat in STATS:
+        assert_array_equal(after[stat].dense()[row], before[stat].dense()[row], err_msg=stat)
 
 
 @EXAMPLES
