@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FIXES = {
     errno.ENOSPC: "The disk is full. Free some space, or write to another disk.",
     errno.EDQUOT: "The disk quota is used up. Free some space, or write to another disk.",
+    errno.EFBIG: "The file is larger than a limit of the system allows. Write to another disk, or raise the limit.",
     errno.EACCES: "There is no permission to write there. Choose another place, or change the permissions.",
     errno.EPERM: "There is no permission to write there. Choose another place, or change the permissions.",
     errno.EROFS: "The file system is read-only. Choose another place.",

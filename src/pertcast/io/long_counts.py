@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from pertcast.errors import InputError, several
-from pertcast.io.narrow import csv_header, missing_column, open_checked, read_text, typed
+from pertcast.io.narrow import csv_header, missing_column, open_checked, read_text, reason, typed
 from pertcast.schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, GENE, OBS_ID
 
 _ROWS = 1 << 20  # rows of the long table in memory at a time
@@ -122,7 +122,7 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"'{path}' is not a whole Parquet file: {error}. Copy or download it again.")
+    return InputError(f"'{path}' is not a whole Parquet file: {reason(error)}. Copy or download it again.")
 
 
 def _genes(path: Path) -> tuple[str, ...]:

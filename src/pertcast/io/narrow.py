@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +17,6 @@ _PATTERNS = {
     "number": (r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", "a number"),
     "boolean": (r"(?i:true|false)", "True or False"),
 }
-_ARROW_TYPES = {
-    "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_null),
-    "integer": (pa.types.is_integer,),
-    "number": (pa.types.is_integer, pa.types.is_floating),
-    "boolean": (pa.types.is_boolean,),
-}
 
 
 def csv_header(path: Path) -> list[str]:
@@ -30,7 +25,7 @@ def csv_header(path: Path) -> list[str]:
         with open_checked(path).open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"'{path}' is not a CSV file: {error}. Write it again as UTF-8 text with commas.") from error
+        raise InputError(f"'{path}' is not a CSV file: {reason(error)}. Write it as UTF-8 text with commas.") from error
     if not any(header):
         raise InputError(f"'{path}' has no header. Its first line must name the columns, separated by commas.")
     return header
@@ -53,7 +48,7 @@ def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     from pyarrow import csv as arrow_csv
 
     names = csv_header(path)
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise InputError(f"'{path}' names columns twice: {shorten(repeated)}. Every column needs its own name.")
     convert = arrow_csv.ConvertOptions(
@@ -65,7 +60,7 @@ def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
         return text_frame(arrow_csv.read_csv(path, convert_options=convert))
     except pa.ArrowInvalid as error:
-        raise InputError(f"'{path}' is not a whole CSV file: {error}. Copy or write it again.") from error
+        raise InputError(f"'{path}' is not a whole CSV file: {reason(error)}. Copy or write it again.") from error
 
 
 def text_frame(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
@@ -77,21 +72,32 @@ def text_frame(table: pa.Table | pd.DataFrame) -> pd.DataFrame:
         column = table.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        columns[name] = column.cast(pa.string()).to_pandas().astype(object)
+        text = column.cast(pa.string()).to_pandas().astype(object)
+        columns[name] = text.where(text != "", None)
     return pd.DataFrame(columns)
 
 
-def wrong_types(table: pa.Table, schema: Table) -> list[str]:
-    """Name the columns of a typed file whose type is not the schema's."""
+def not_text(table: pa.Table, schema: Table) -> list[str]:
+    """Name the columns of a typed file that should hold text and do not. Other types are checked value by value."""
     problems = []
     for column in schema.columns:
-        if column.name not in table.column_names:
+        if column.dtype != "text" or column.name not in table.column_names:
             continue
         got = table.schema.field(column.name).type
         got = got.value_type if pa.types.is_dictionary(got) else got
-        if not any(test(got) for test in _ARROW_TYPES[column.dtype]):
-            problems.append(f"column '{column.name}' has type {got}, {column.dtype} expected ({column.meaning})")
+        if not (pa.types.is_string(got) or pa.types.is_large_string(got) or pa.types.is_null(got)):
+            problems.append(f"column '{column.name}' has type {got}, text expected ({column.meaning})")
     return problems
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def reason(error: Exception) -> str:
+    """First line of what a library says, without its full stop."""
+    return str(error).strip().partition("\n")[0].rstrip(". ")
 
 
 def typed(frame: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, list[str]]:
@@ -168,11 +174,12 @@ def _column_problems(frame: pd.DataFrame, table: Table, column: Column, failed: 
             continue
         first = row_name(frame, int(min(rows)), table.key)
         if is_missing:
-            problems.append(f"{len(rows)} rows lack '{column.name}' ({column.meaning}): first {first}")
+            problems.append(f"'{column.name}' is missing in {counted(len(rows), 'row')} ({column.meaning}): {first}")
             continue
         wanted = f"one of {', '.join(column.values)}" if column.values else _PATTERNS[column.dtype][1]
         got = frame[column.name].iloc[int(min(rows))]
-        problems.append(f"column '{column.name}' must be {wanted}; {len(rows)} rows are not: first '{got}' at {first}")
+        where = f"not in {counted(len(rows), 'row')}: first '{got}' at {first}"
+        problems.append(f"column '{column.name}' must be {wanted}, which it is {where}")
     return problems
 
 
@@ -184,7 +191,8 @@ def _repeats(frame: pd.DataFrame, key: tuple[str, ...], table: Table) -> list[st
     if not len(repeats):
         return []
     names = tuple(dict.fromkeys([*key, *table.key]))
-    return [f"{len(repeats)} rows repeat the key {_quoted(key)}: first at {row_name(frame, int(repeats[0]), names)}"]
+    first = row_name(frame, int(repeats[0]), names)
+    return [f"the key {_quoted(key)} is repeated by {counted(len(repeats), 'row')}: first {first}"]
 
 
 def _quoted(names: tuple[str, ...]) -> str:

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertcast import schema
-from pertcast.errors import InputError, several, shorten
-from pertcast.io.narrow import csv_header, read_text, row_name, text_frame, typed
+from pertcast.errors import InputError, several, shorten, unknown
+from pertcast.io.narrow import counted, csv_header, read_text, row_name, text_frame, typed
 from pertcast.io.wide import Wide, gene_columns, not_finite, read_wide
 from pertcast.schema import CELL_TYPE, ID, SMILES, Table
 
@@ -99,8 +99,9 @@ def _unseen_cell_types(test: pd.DataFrame, known: list[str]) -> list[str]:
     problems = []
     for cell_type, rows in test[unseen].groupby(CELL_TYPE, sort=True).groups.items():
         first = row_name(test, int(rows[0]), schema.ID_MAP.key)
-        problems.append(f"{len(rows)} rows have the cell type '{cell_type}', which de_train lacks: first {first}")
-    return [*problems, f"the cell types of de_train are {shorten(known, most=30)}"] if problems else []
+        what = f"de_train lacks the cell type of {counted(len(rows), 'row')}, first {first}"
+        problems.append(f"{what}: {unknown('cell type', cell_type, known)}")
+    return problems
 
 
 def read_compounds(folder: Path, faults: list[str]) -> pd.DataFrame | None:
@@ -140,12 +141,12 @@ def submission_genes(folder: Path, genes: tuple[str, ...], ids: NDArray, faults:
         return genes
     header = csv_header(path)
     ordered, problems = gene_columns(header, schema.SAMPLE_SUBMISSION)
-    problems += differences("gene columns", ordered, genes, where="de_train")
+    problems += differences("gene column", ordered, genes, where="de_train")
     if ID not in header:
         problems.append(f"column '{ID}' is missing; its first column is '{header[0]}'")
     else:
         frame, faults_of_ids = typed(read_text(path, columns=[ID]), schema.SAMPLE_SUBMISSION)
-        problems += faults_of_ids or differences("ids", frame[ID], ids, where="id_map")
+        problems += faults_of_ids or differences("id", frame[ID], ids, where="id_map")
     note(faults, schema.SAMPLE_SUBMISSION, path, problems)
     return ordered
 
@@ -154,8 +155,8 @@ def differences(kind: str, got, wanted, *, where: str) -> list[str]:
     got, wanted = dict.fromkeys(got), dict.fromkeys(wanted)
     missing = [item for item in wanted if item not in got]
     extra = [item for item in got if item not in wanted]
-    problems = [f"{len(missing)} {kind} of {where} are missing: {shorten(missing)}"] if missing else []
-    return problems + ([f"{len(extra)} {kind} are not in {where}: {shorten(extra)}"] if extra else [])
+    problems = [f"{counted(len(missing), kind)} of {where} missing: {shorten(missing)}"] if missing else []
+    return problems + ([f"{counted(len(extra), kind)} not in {where}: {shorten(extra)}"] if extra else [])
 
 
 def _unparseable(frame: pd.DataFrame, key: tuple[str, ...]) -> list[str]:
@@ -171,4 +172,4 @@ def _unparseable(frame: pd.DataFrame, key: tuple[str, ...]) -> list[str]:
         return []
     rows = np.flatnonzero(frame[SMILES].isin(wrong))
     first = f"'{frame[SMILES].iloc[rows[0]]}' at {row_name(frame, int(rows[0]), key)}"
-    return [f"{len(wrong)} SMILES in {len(rows)} rows cannot be parsed: first {first}"]
+    return [f"{counted(len(wrong), 'SMILES string')} in {counted(len(rows), 'row')} cannot be parsed: first {first}"]

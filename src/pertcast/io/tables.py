@@ -176,8 +176,8 @@ def _alignment(wide: Wide, table: Table, *, ids: NDArray | None, genes: tuple[st
     have_ids = wide.keys[ID].tolist()
     want_ids = have_ids if ids is None else list(ids)
     want_genes = wide.genes if genes is None else genes
-    problems = parts.differences("gene columns", wide.genes, want_genes, where="those wanted")
-    problems += parts.differences("ids", have_ids, want_ids, where="those wanted")
+    problems = parts.differences("gene column", wide.genes, want_genes, where="what is wanted")
+    problems += parts.differences("id", have_ids, want_ids, where="what is wanted")
     parts.refuse(table, wide.path, problems)
     row_of, column_of = ({name: place for place, name in enumerate(names)} for names in (have_ids, wide.genes))
     return np.array([row_of[item] for item in want_ids]), np.array([column_of[gene] for gene in want_genes])

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from pertcast.errors import InputError, shorten
-from pertcast.io.narrow import csv_header, open_checked, row_name, text_frame, typed, wrong_types
+from pertcast.io.narrow import counted, csv_header, not_text, open_checked, reason, row_name, text_frame, typed
 from pertcast.schema import Table
 
 _SLICE = 1024  # gene columns decoded at a time, so that the file's own float64 never stands in memory as a whole
 _BLOCK = 1 << 26  # bytes of CSV parsed at a time; a row of 18,000 genes is a third of a megabyte
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 _DAMAGED = "Copy or download it again."
 
 
@@ -47,7 +48,7 @@ def gene_columns(names: list[str], table: Table) -> tuple[tuple[str, ...], list[
     problems = []
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        problems.append(f"{len(repeated)} column names occur more than once: {shorten(repeated)}")
+        problems.append(f"every column needs its own name, got several times: {shorten(repeated)}")
     index = [name for name in genes if _INDEX_COLUMN.fullmatch(name)]
     if index:
         problems.append(f"column '{index[0]}' is a row number, not a gene; write the table without its index")
@@ -70,9 +71,9 @@ def read_wide(path: Path, table: Table) -> Wide:
         keys, values, faults = _read_csv(path, genes) if is_csv else _read_parquet(path, genes)
     except (pa.ArrowException, OSError) as error:
         kind = "CSV" if is_csv else "Parquet"
-        raise InputError(f"'{path}' is not a whole {kind} file: {error}. {_DAMAGED}") from error
+        raise InputError(f"'{path}' is not a whole {kind} file: {reason(error)}. {_DAMAGED}") from error
     frame, key_faults = typed(text_frame(keys), table)
-    problems += [] if is_csv else wrong_types(keys, table)
+    problems += [] if is_csv else not_text(keys, table)
     problems += key_faults + faults
     if not faults:
         problems += not_finite(values, genes, frame, table.key)
@@ -84,11 +85,11 @@ def not_finite(values: NDArray, genes: tuple[str, ...], frame: pd.DataFrame, key
     if np.isfinite(values).all():
         return []
     problems = []
-    for name, found in (("NaN or missing", np.isnan(values)), ("infinite or beyond 3.4e38", np.isinf(values))):
+    for kind, found in (("NaN or missing", np.isnan(values)), ("infinite or beyond 3.4e38", np.isinf(values))):
         if found.any():
             row, gene = np.argwhere(found)[0]
             where = f"gene '{genes[gene]}', {row_name(frame, int(row), key)}"
-            problems.append(f"{found.sum()} values are {name}: first at {where}")
+            problems.append(f"finite numbers expected, got {counted(found.sum(), 'value')} {kind}: first {where}")
     return problems
 
 
@@ -104,7 +105,7 @@ def _parquet_file(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(open_checked(path), memory_map=True)
     except (pa.ArrowException, OSError) as error:
         size = f"{path.stat().st_size:,} bytes"
-        raise InputError(f"'{path}' is not a whole Parquet file ({size}): {error}. {_DAMAGED}") from error
+        raise InputError(f"'{path}' is not a whole Parquet file ({size}): {reason(error)}. {_DAMAGED}") from error
 
 
 def _read_parquet(path: Path, genes: tuple[str, ...]) -> tuple[pa.Table, NDArray[np.float32], list[str]]:
@@ -112,11 +113,11 @@ def _read_parquet(path: Path, genes: tuple[str, ...]) -> tuple[pa.Table, NDArray
     schema = file.schema_arrow
     is_gene = set(genes)
     keys = [name for name in schema.names if name not in is_gene]
-    values = np.zeros((file.metadata.num_rows, len(genes)), np.float32)  # (n, g)
+    values = np.empty((file.metadata.num_rows, len(genes)), np.float32)  # (n, g)
     wrong = [gene for gene in genes if not _is_number(schema.field(gene).type)]
     if wrong:
-        got = schema.field(wrong[0]).type
-        return file.read(columns=keys).select(keys), values, [f"{_text_columns(wrong)} with type {got}"]
+        problem = _not_numbers(file.read(columns=wrong), wrong)
+        return file.read(columns=keys).select(keys), values, [problem]
     for start in range(0, len(genes), _SLICE):
         part = genes[start : start + _SLICE]
         table = file.read(columns=list(part))  # may hold more: 'A' also asks for 'A.1'
@@ -137,7 +138,10 @@ def _read_csv(path: Path, genes: tuple[str, ...]) -> tuple[pa.Table, NDArray[np.
         if "conversion error" not in str(error):
             raise
         table = _parse_csv(path, dict.fromkeys(names, pa.string()))
-        return table.select(keys), np.zeros((len(table), len(genes)), np.float32), _not_numbers(table, genes)
+        wrong = [gene for gene in genes if _first_text(table.column(gene)) is not None]
+        if not wrong:
+            raise
+        return table.select(keys), np.empty((len(table), len(genes)), np.float32), [_not_numbers(table, wrong)]
     values = np.empty((len(table), len(genes)), np.float32)  # (n, g)
     for column, gene in enumerate(genes):
         values[:, column] = table.column(gene).to_numpy()
@@ -145,35 +149,29 @@ def _read_csv(path: Path, genes: tuple[str, ...]) -> tuple[pa.Table, NDArray[np.
 
 
 def _parse_csv(path: Path, types: dict[str, pa.DataType]) -> pa.Table:
-    # Only an empty cell is missing in a column of text: a compound may be called NA.
-    text = all(kind == pa.string() for kind in types.values())
-    nothing = [""] if text else ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
-    convert = arrow_csv.ConvertOptions(column_types=types, null_values=nothing, strings_can_be_null=text)
+    # Words for a missing number are plain words in a column of text: a compound may be called NA.
+    convert = arrow_csv.ConvertOptions(column_types=types, null_values=_MISSING, strings_can_be_null=False)
     return arrow_csv.read_csv(path, read_options=arrow_csv.ReadOptions(block_size=_BLOCK), convert_options=convert)
 
 
-def _not_numbers(table: pa.Table, genes: tuple[str, ...]) -> list[str]:
-    """Find the cells of a table of text that are no numbers."""
-    wrong, first = [], ""
-    for gene in genes:
-        cells = table.column(gene).to_pylist()
-        rows = [row for row, cell in enumerate(cells) if not _parses(cell)]
-        if rows:
-            wrong.append(gene)
-            first = first or f"first '{cells[rows[0]]}' at row {rows[0]}"
-    return [f"{_text_columns(wrong)}: {first}"]
+def _not_numbers(table: pa.Table, genes: list[str]) -> str:
+    """Say which gene columns do not hold numbers, and the first cell of the first of them that is none."""
+    cells = table.column(genes[0])
+    row = _first_text(cells)
+    got = f"type {cells.type}" if row is None else f"first '{cells[row]}' at row {row}"
+    return f"numbers expected in {counted(len(genes), 'gene column')}, got other things: {shorten(genes)}; {got}"
 
 
-def _parses(cell: str | None) -> bool:
+def _first_text(cells: pa.ChunkedArray) -> int | None:
+    return next((row for row, cell in enumerate(cells.to_pylist()) if not _parses(cell)), None)
+
+
+def _parses(cell: object) -> bool:
     try:
-        float(cell or "nan")
+        float(str(cell))
     except ValueError:
-        return cell in ("NA", "N/A", "NULL", "null")
+        return cell is None or cell in _MISSING
     return True
-
-
-def _text_columns(genes: list[str]) -> str:
-    return f"{len(genes)} gene columns do not hold numbers: {shorten(genes)}"
 
 
 def _is_number(kind: pa.DataType) -> bool:
