@@ -25,6 +25,8 @@ BESIDE = {
     ("pertcast.nn", "pertcast.features"),
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
+    ("pertcast.cli", "pertcast.report"),
+    ("pertcast.__main__", "pertcast.cli"),
 }
 
 

@@ -143,7 +143,8 @@ def write_unit(
     folder: Path, unit: Unit, *, model: Any, predictions: Predictions, log: list[dict[str, Any]], inputs: dict[str, Any]
 ) -> None:
     """Write a whole unit, or nothing."""
-    with atomic_folder(folder) as draft:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder, replace=True) as draft:
         write_json(draft / "config.json", unit.recipe.model_dump(mode="json"))
         write_json(draft / "inputs.json", inputs)
         (draft / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in log))

@@ -131,9 +131,12 @@ def _chemistry(rows: _Rows, config: FeatureConfig, cache: Cache | None) -> dict[
     wanted = [name for name in config.blocks if name in CHEMISTRY]
     if not wanted:
         return {}
-    known = {s for column in ("smiles", "test_smiles") for s in getattr(rows.question, column) if isinstance(s, str)}
-    structures = sorted(known)
-    code = {smiles: i + 1 for i, smiles in enumerate(structures)}
+    both = (rows.question.smiles, rows.question.test_smiles)
+    written = sorted({s for column in both for s in column if isinstance(s, str)})
+    canonical = dict(zip(written, chemistry.canonical_smiles(written, written), strict=True))
+    structures = sorted(set(canonical.values()))  # each computed once, however it is written
+    place = {smiles: i + 1 for i, smiles in enumerate(structures)}
+    code = {smiles: place[canonical[smiles]] for smiles in written}
     index = [np.array([code.get(s, 0) for s in part], int) for part in rows.names("smiles")]
     result = {}
     for name in wanted:

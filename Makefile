@@ -1,0 +1,40 @@
+# Two targets set everything up on a fresh machine: `make submission` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= data/raw
+DEMO := data/interim/demo-small
+
+.PHONY: submission test test-slow notebooks bench lint clean
+
+submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
+	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
+	  $(BIN)/pertcast submission --data $(DATA) --out submissions; \
+	else \
+	  echo "No competition files in $(DATA): using SIMULATED data (pertcast demo --size small) and --preset fast."; \
+	  test -f $(DEMO)/truth.json || $(BIN)/pertcast demo --size small --out $(DEMO); \
+	  $(BIN)/pertcast submission --data $(DEMO) --preset fast --out submissions; \
+	fi
+
+test: .venv/done  ## all fast tests, the notebooks and the commands of the README
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/done  ## sweeps of minutes
+	$(BIN)/python -m pytest -m slow
+
+notebooks: .venv/done  ## run every notebook top to bottom on the tiny simulated competition
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+bench: .venv/done  ## speed and memory, as ratios within one run
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lint: .venv/done
+	$(BIN)/ruff check src tests
+
+.venv/done: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf .venv build dist data/interim/*
