@@ -105,20 +105,19 @@ def _group(cells: pd.DataFrame, by: list[str]) -> tuple[pd.DataFrame, NDArray[np
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    # Text is repeated millions of times: as dictionaries, each batch looks its few distinct values up once. Without
-    # buffering ahead, memory stays flat even where the file is one single row group.
     try:
-        file = pq.ParquetFile(open_checked(path), read_dictionary=[OBS_ID, GENE], pre_buffer=False, buffer_size=_BYTES)
+        types = pq.read_schema(open_checked(path))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    names, types = file.schema_arrow.names, file.schema_arrow
     needed = [column for column in COUNTS_LONG.columns if column.required]
-    problems = [missing_column(column, names) for column in needed if column.name not in names]
+    problems = [missing_column(column, types.names) for column in needed if column.name not in types.names]
     if not problems and not pa.types.is_integer(types.field(COUNT).type):
         problems = [f"column '{COUNT}' has type {types.field(COUNT).type}, whole numbers expected (raw counts)"]
     if problems:
         raise InputError(several(f"Table '{COUNTS_LONG.name}' ({path})", problems))
-    return file
+    # Text is repeated millions of times: as dictionaries, each batch looks its few distinct values up once. Without
+    # buffering ahead, memory stays flat even where the file is one single row group.
+    return pq.ParquetFile(path, read_dictionary=[OBS_ID, GENE], pre_buffer=False, buffer_size=_BYTES)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -64,6 +64,9 @@ def read_train(folder: Path, layer: str | None, faults: list[str]) -> Wide:
     path = find_train(folder)
     if layer is not None:
         path = folder / schema.DE_TRAIN.files[-1]
+        if not path.exists():
+            missing = f"has no {path.name}, which the layer '{layer}' was asked of"
+            raise InputError(f"Folder '{folder}' {missing}. Name no layer, or put the file there.")
     if path.suffix == ".h5ad":
         wide = _read_h5ad(path, layer or schema.DEFAULT_LAYER)
     else:
