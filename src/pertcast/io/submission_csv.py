@@ -47,7 +47,8 @@ class _Table:
     lines: list[int] = field(default_factory=list)  # (k,)  line of the file, from 1
     rows: list[Floats] = field(default_factory=list)  # k x (g,)
     lengths: list[str] = field(default_factory=list)  # rows with more or fewer cells than the header
-    cells: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in CELL_FIXES})
+    bad_cells: Counter[str] = field(default_factory=Counter)  # how many of each kind
+    places: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in CELL_FIXES})  # the first few
 
 
 def validate_submission(path: Path, *, ids: Sequence[int], genes: Sequence[str]) -> Checked:
@@ -134,9 +135,11 @@ def _take_row(table: _Table, cells: list[str], line: int) -> None:
     if count != len(table.header):
         table.lengths.append(f"line {line} (id {text}) has {count} cells")
     for j in np.flatnonzero(~np.isfinite(numbers)):
-        name = f"'{table.genes[j]}'" if j < len(table.genes) else f"number {j + 2}"
-        shown = f": '{cells[j]}'" if cells[j] else ""
-        table.cells[_kind(cells[j])].append(f"id {text}, column {name} (line {line}){shown}")
+        kind = _kind(cells[j])
+        table.bad_cells[kind] += 1
+        if len(table.places[kind]) < MOST:
+            name = f"'{table.genes[j]}'" if j < len(table.genes) else f"number {j + 2}"
+            table.places[kind].append(f"id {text}, column {name} (line {line}): '{cells[j]}'")
 
 
 def _numbers(cells: list[str]) -> Floats:
@@ -213,8 +216,8 @@ def _row_faults(table: _Table, ids: list[int]) -> list[str]:
         return [f"it has a header but no rows, expected {len(ids) or 'one per id'}. Write it again"]
     faults = []
     if table.lengths:
-        expected = f"the header has {len(table.header)} columns"
-        faults.append(f"rows of another length ({len(table.lengths)}): {_some(table.lengths)}; {expected}. Fill each row")
+        expected = f"the header has {len(table.header)}. Write one cell per column"
+        faults.append(f"rows of another length ({len(table.lengths)}): {_some(table.lengths)}; {expected}")
     if table.id_column is None:
         return faults
     lines: dict[int, list[int]] = {}
@@ -239,13 +242,13 @@ def _row_faults(table: _Table, ids: list[int]) -> list[str]:
 
 def _cell_faults(table: _Table) -> list[str]:
     return [
-        f"cells that are {kind} ({len(places)}): {_some(places)}. {CELL_FIXES[kind]}"
-        for kind, places in table.cells.items()
+        f"cells that are {kind} ({table.bad_cells[kind]}): {_some(places, table.bad_cells[kind])}. {CELL_FIXES[kind]}"
+        for kind, places in table.places.items()
         if places
     ]
 
 
-def _some(places: list) -> str:
+def _some(places: list, count: int | None = None) -> str:
     """Name the first few and count the rest; the places themselves hold commas."""
-    rest = f"; and {len(places) - MOST} more" if len(places) > MOST else ""
-    return "; ".join(str(place) for place in places[:MOST]) + rest
+    more = (count or len(places)) - MOST
+    return "; ".join(str(place) for place in places[:MOST]) + (f"; and {more} more" if more > 0 else "")
