@@ -106,6 +106,10 @@ def test_other_groups(tmp_path, cells, counts):
     expected = joined.pivot_table(index="donor_id", columns="gene", values="count", aggfunc="sum", fill_value=0)
     assert list(groups.columns) == ["donor_id", "cells"]
     assert_array_equal(sums, expected[list(genes)])
+    unknown = cells.assign(donor_id=cells["donor_id"].where(cells["donor_id"] != "donor_0"))
+    groups, again, _ = pseudobulk_long(*write(tmp_path, unknown, counts), by=("donor_id",))
+    assert groups["donor_id"].isna().tolist() == [False, False, True]
+    assert_array_equal(again, sums[[1, 2, 0]])
 
 
 def test_faults_are_named(tmp_path, cells, counts):

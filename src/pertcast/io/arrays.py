@@ -25,7 +25,7 @@ def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray], facts: M
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = save({key: np.asarray(arrays[key], order="C") for key in sorted(arrays)})
+    content = save({key: np.asarray(array, order="C") for key, array in arrays.items()})  # sorted by the library
     with atomic_path(folder / f"{name}.safetensors") as temporary:
         temporary.write_bytes(content)
     write_json(folder / f"{name}.json", {"arrays_sha256": hashlib.sha256(content).hexdigest(), "facts": dict(facts)})

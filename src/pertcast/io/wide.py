@@ -120,7 +120,7 @@ def _read_parquet(path: Path, genes: tuple[str, ...]) -> tuple[pa.Table, NDArray
         return file.read(columns=keys).select(keys), values, [problem]
     for start in range(0, len(genes), _SLICE):
         part = genes[start : start + _SLICE]
-        table = file.read(columns=list(part))  # may hold more: 'A' also asks for 'A.1'
+        table = file.read(columns=list(part))
         for offset, gene in enumerate(part):
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported so
                 values[:, start + offset] = table.column(gene).to_numpy()
