@@ -28,6 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable o
 Layer = Annotated[str | None, typer.Option(help="Target layer of de_train.h5ad; default clipped_sign_log10_pval.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where fitted models are kept; finished ones are not fitted again.")]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Where feature tables are kept.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one per core, at most 8.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 FOLDS = "How rows are held out: task, compound, scaffold, celltype, stratified, kmeans or random."
@@ -102,8 +103,8 @@ def cv(
     folds: Annotated[str, typer.Option(help=FOLDS)] = "task",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per seeded model.")] = 1,
     change: Annotated[list[str] | None, typer.Option("--set", help="Such as settings.width=64.")] = None,
-    engine: Annotated[str, typer.Option(help="Where units run: local or ray.")] = "local",
     device: Device = "auto",
+    jobs: Jobs = 0,
     cache: CacheFolder = CACHE,
     layer: Layer = None,
     as_json: Json = False,
@@ -112,7 +113,8 @@ def cv(
     from pertcast import workflow
 
     result = workflow.cross_validate(
-        recipe, data, out=out, folds=folds, seeds=seeds, changes=change or (), cache=cache, layer=layer
+        recipe, data, out=out, folds=folds, seeds=seeds, changes=change or (), device=device, jobs=jobs, cache=cache,
+        layer=layer,
     )
     show(result.table, as_json=as_json, runs=[str(run.folder) for run in result.runs])
     draw(out / "cv.png", result.table, result.scope)
@@ -141,6 +143,7 @@ def submission(
     runs: Runs = RUNS,
     cache: CacheFolder = CACHE,
     device: Device = "auto",
+    jobs: Jobs = 0,
     layer: Layer = None,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +151,9 @@ def submission(
     from pertcast import workflow
 
     tell(
-        workflow.make_submission(data, out, preset=preset, style=style, runs=runs, cache=cache, layer=layer),
+        workflow.make_submission(
+            data, out, preset=preset, style=style, runs=runs, device=device, jobs=jobs, cache=cache, layer=layer
+        ),
         as_json=as_json,
     )
 

@@ -41,9 +41,18 @@ class Recipe(Config):
     features: FeatureConfig = FeatureConfig()
     settings: dict[str, Any] = Field(default_factory=dict)  # fields of the model's own Config that differ
 
+    def on_device(self, device: str) -> Recipe:
+        """Return the same recipe, to be trained on `auto`, `cpu` or `cuda`."""
+        training = {**self.settings.get("training", {}), "device": device}
+        return self.model_copy(update={"settings": {**self.settings, "training": training}})
+
     def digest(self) -> str:
-        """Eight hex digits that name this recipe's content, whatever the file was called."""
+        """Eight hex digits that name this recipe's content, wherever its file lies and wherever it is trained."""
         content = self.model_dump(mode="json", exclude={"reason", "source"})
+        training = content["settings"].get("training", {})
+        training.pop("device", None)
+        if not training:
+            content["settings"].pop("training", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

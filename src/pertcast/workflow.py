@@ -11,9 +11,10 @@ import numpy as np
 
 from pertcast import __version__
 from pertcast import submission as csv
-from pertcast.config import load_preset, load_recipe
+from pertcast.config import Recipe, load_preset, load_recipe
+from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
-from pertcast.errors import InputError, shorten
+from pertcast.errors import InputError, shorten, unknown
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -36,6 +37,7 @@ ORACLE = "oracle"
 RUNS = Path("data/interim/runs")
 CACHE = Path("data/interim/features")
 FORMATS = ("kaggle", "openproblems")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,22 @@ def cross_validate(
     folds: str = "task",
     seeds: int = 1,
     changes: Sequence[str] = (),
+    device: str = "auto",
+    jobs: int = 1,
     cache: Path = CACHE,
     layer: str | None = None,
 ) -> CVResult:
     """Cross-validate recipes, given by name or TOML file, beside the floors.
 
     changes   such as `settings.width=64`, applied to every recipe given
+    device    `auto`, `cpu` or `cuda`, for the models that are trained on one
+    jobs      processes side by side, 0 for one per core; scripts then need the `__main__` guard
     layer     target layer of an OpenProblems h5ad
     Raises InputError for anything wrong with data or recipes, before any model is fitted.
     """
-    loaded = [load_recipe(name, changes) for name in recipes]
+    if device not in DEVICES:
+        raise InputError(unknown("device", device, DEVICES))
+    loaded = [_placed(load_recipe(name, changes), device) for name in recipes]
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     competition = read_competition(data, layer=layer)
     question = question_of(competition)
@@ -105,6 +113,7 @@ def cross_validate(
         out=out,
         data_digest=competition.digest,
         cache=Cache(cache),
+        jobs=jobs or available_jobs(),
     )
     return _cv_result(competition, question, made, runs)
 
@@ -130,6 +139,8 @@ def make_submission(
     preset: str = "default",
     style: str = "kaggle",
     runs: Path = RUNS,
+    device: str = "auto",
+    jobs: int = 1,
     cache: Path = CACHE,
     layer: str | None = None,
 ) -> Submitted:
@@ -139,10 +150,18 @@ def make_submission(
             `<date>_<preset>_<cv>_<hash>.csv` with its JSON, and `submission.csv`, are written there
     """
     if style not in FORMATS:
-        raise InputError(f"Unknown format '{style}'. Known: {', '.join(FORMATS)}.")
+        raise InputError(unknown("format", style, FORMATS))
     chosen = load_preset(preset)
     result = cross_validate(
-        chosen.recipes, data, out=runs, folds=chosen.folds, seeds=chosen.seeds, cache=cache, layer=layer
+        chosen.recipes,
+        data,
+        out=runs,
+        folds=chosen.folds,
+        seeds=chosen.seeds,
+        device=device,
+        jobs=jobs,
+        cache=cache,
+        layer=layer,
     )
     return _submit(result, out, name=preset, style=style)
 
@@ -199,6 +218,13 @@ def question_of(competition: Competition) -> Question:
         test["id"].to_numpy(),
         *(test[name].to_numpy(object) for name in columns),
     )
+
+
+def _placed(recipe: Recipe, device: str) -> Recipe:
+    """Say where a recipe's model is trained, if it is one that has a choice."""
+    from pertcast.models.registry import entry
+
+    return recipe.on_device(device) if "training" in entry(recipe.model).config.model_fields else recipe
 
 
 def _compound_groups(strategy: str, question: Question) -> Strings | None:

@@ -30,9 +30,9 @@ RECIPES = [
 ]
 
 
-def run(question, folds, out, recipes=RECIPES, seeds=2, data_digest="d" * 64):
+def run(question, folds, out, recipes=RECIPES, seeds=2, data_digest="d" * 64, jobs=1):
     return cv.cross_validate(
-        question, recipes, folds, strategy="task", seeds=seeds, out=out, data_digest=data_digest
+        question, recipes, folds, strategy="task", seeds=seeds, out=out, data_digest=data_digest, jobs=jobs
     )
 
 
@@ -85,9 +85,15 @@ def test_out_of_fold_equals_a_plain_loop(finished, folds, question):
 def test_a_second_run_repeats_nothing(finished, question, folds, monkeypatch):
     out, _ = finished
     before = digests(out)
-    monkeypatch.setattr(cv, "fit_unit", lambda *a, **k: pytest.fail("a finished unit was fitted again"))
+    monkeypatch.setattr(cv, "write_unit", lambda *a, **k: pytest.fail("a finished unit was fitted again"))
     run(question, folds, out)
     assert digests(out) == before
+
+
+def test_side_by_side_gives_the_same_bytes(finished, question, folds, tmp_path):
+    """Where a unit runs changes nothing: two processes write what one writes."""
+    run(question, folds, tmp_path / "runs", jobs=2)
+    assert digests(tmp_path / "runs") == digests(finished[0])
 
 
 def test_harm_and_change_are_noticed(finished, question, folds, tmp_path):
@@ -125,15 +131,15 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path
     kept: set[str] = set()
     for units in (1, 4):
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(out.glob("*/*/*/*/DONE.json"))) < units:
+        while process.poll() is None and len(list(out.glob("*/*/*/seed*/DONE.json"))) < units:
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        done = {str(p): p.stat().st_mtime_ns for p in out.glob("*/*/*/*/DONE.json")}
+        done = {str(p): p.stat().st_mtime_ns for p in out.glob("*/*/*/seed*/DONE.json")}
         assert kept <= set(done.items())  # nothing that was done is done again
         kept = set(done.items())
     subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
-    assert kept <= {(str(p), p.stat().st_mtime_ns) for p in out.glob("*/*/*/*/DONE.json")}
+    assert kept <= {(str(p), p.stat().st_mtime_ns) for p in out.glob("*/*/*/seed*/DONE.json")}
     assert digests(out) == digests(finished[0])
 
 

@@ -42,9 +42,11 @@ def cross_validate(
     out: Path,
     data_digest: str,
     cache: Cache | None = None,
+    jobs: int = 1,
 ) -> list[Run]:
     """Fit every recipe on every fold with every seed, and once more on all rows to predict the test rows.
 
+    jobs   processes side by side; a script that asks for more than one needs the `__main__` guard
     Raises InputError for a faulty recipe before anything is fitted.
     """
     for recipe in recipes:
@@ -59,24 +61,47 @@ def cross_validate(
         for seed in range(seeds if entry(recipe.model).seeded else 1)
     ]
     open_units = [u for u in units if not is_done(runs[u.recipe.name].unit(u), inputs_of(u, data_digest=data_digest))]
-    rows = _LatestRows(question, cache)
-
-    def work(unit: Unit) -> None:
-        fit_unit(unit, rows.of(unit), folder=runs[unit.recipe.name].unit(unit), data_digest=data_digest)
-
-    run_units(open_units, work, describe=lambda unit: unit.label)
+    work = Work(question, {name: run.folder for name, run in runs.items()}, data_digest, cache)
+    run_units(open_units, work, jobs=jobs, describe=lambda unit: unit.label)
     return list(runs.values())
 
 
-def fit_unit(unit: Unit, rows: Assembled, *, folder: Path, data_digest: str) -> None:
-    """Fit one model on one fold with one seed, and write its directory."""
-    model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
-    log = list(getattr(model, "history", []))
-    asked = rows.valid if unit.fold else rows.test
-    values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
-    predictions = Predictions(asked.ids, asked.genes, values)
-    inputs = inputs_of(unit, data_digest=data_digest)
-    write_unit(folder, unit, model=model, predictions=predictions, log=log, inputs=inputs)
+class Work:
+    """What is done with a unit: a pure function of recipe, fold and seed, given the question.
+
+    A fold's rows are assembled once for all recipes with the same features; only the fold at work is kept.
+    """
+
+    def __init__(self, question: Question, folders: dict[str, Path], data_digest: str, cache: Cache | None):
+        self.question, self.folders, self.data_digest, self.cache = question, folders, data_digest, cache
+        self.number: int | None = None
+        self.kept: dict[FeatureConfig, Assembled] = {}
+
+    def __call__(self, unit: Unit) -> None:
+        """Fit one model on one fold with one seed, and write its directory."""
+        rows = self.rows(unit)
+        model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
+        asked = rows.valid if unit.fold else rows.test
+        values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
+        write_unit(
+            Run(self.folders[unit.recipe.name], unit.recipe).unit(unit),
+            unit,
+            model=model,
+            predictions=Predictions(asked.ids, asked.genes, values),
+            log=list(getattr(model, "history", [])),
+            inputs=inputs_of(unit, data_digest=self.data_digest),
+        )
+
+    def rows(self, unit: Unit) -> Assembled:
+        """Return the fold's rows with the recipe's features."""
+        if unit.number != self.number:
+            self.number, self.kept = unit.number, {}
+        features = unit.recipe.features
+        if features not in self.kept:
+            everything, nothing = np.arange(len(self.question)), np.arange(0)
+            train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
+            self.kept[features] = assemble(self.question, features, train=train, valid=valid, cache=self.cache)
+        return self.kept[features]
 
 
 def predict_held_out(
@@ -135,22 +160,3 @@ def _seed_mean(run: Run, part: str, name: str) -> Predictions:
     if not units:
         raise InputError(f"Run '{run.folder}' has no finished unit '{part}'. Run `pertcast cv` again to finish it.")
     return mean_predictions([unit / name for unit in units])
-
-
-class _LatestRows:
-    """Assemble a fold's rows once for all recipes with the same features; keep only the fold at work."""
-
-    def __init__(self, question: Question, cache: Cache | None):
-        self.question, self.cache = question, cache
-        self.number: int | None = None
-        self.kept: dict[FeatureConfig, Assembled] = {}
-
-    def of(self, unit: Unit) -> Assembled:
-        if unit.number != self.number:
-            self.number, self.kept = unit.number, {}
-        features = unit.recipe.features
-        if features not in self.kept:
-            everything, nothing = np.arange(len(self.question)), np.arange(0)
-            train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
-            self.kept[features] = assemble(self.question, features, train=train, valid=valid, cache=self.cache)
-        return self.kept[features]
