@@ -166,6 +166,16 @@ def test_extremes_of_correlation(name, pair):
     assert METRICS[name](y_true=y, y_pred=np.zeros_like(y)) == 0
 
 
+@pytest.mark.parametrize("name", ["rowwise_pearson", "rowwise_spearman"])
+def test_a_constant_row_correlates_with_nothing(name):
+    """The mean of equal values may differ from them by rounding; what is left must not count as a signal."""
+    constant = np.full((1, 6), 0.1)
+    assert constant.mean() != 0.1
+    y = np.array([[1.0, 5.0, 2.0, 2.0, 3.0, 8.0]])
+    assert METRICS[name](y_true=y, y_pred=constant) == 0
+    assert METRICS[name](y_true=constant, y_pred=constant) == 0
+
+
 def test_every_metric_has_a_card():
     assert list(METRICS) == list(ORACLES)
     for name, card in METRICS.items():
