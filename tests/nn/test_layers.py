@@ -45,6 +45,21 @@ def test_attention_is_not_inert(block):
     assert (block(swapped)[:, 0] - block(x)[:, 0]).abs().max() > 1e-4
 
 
+def test_identity_start_learns_to_attend():
+    """R02: the identity at first; after one step queries and keys have gradients."""
+    torch.manual_seed(0)
+    block, x = TokenAttentionBlock(16, 4, feedforward=32, identity_start=True), _tokens()
+    assert torch.equal(block(x), x)
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        block(x).roll(1, dims=1).mul(x).mean().backward()
+        optimizer.step()
+    query, key, _ = block.qkv.weight.grad.chunk(3)
+    assert query.norm() > 0
+    assert key.norm() > 0
+
+
 def test_attention_equals_softmax_by_hand(block):
     """One head at a time, softmax(q k / sqrt(d)) v."""
     x = _tokens(n=2)

@@ -38,7 +38,11 @@ class TransformerTraining(FitSettings):
 
 
 class TransformerConfig(Config):
-    """The published system is width 128, heads 8, layers 6, feedforward 2048, dropout 0.3, readout mean, head 0."""
+    """Sized for two CPU cores. The published system: width 128, heads 8, layers 6, feedforward 2048, dropout 0.3.
+
+    Readout `concat` gives the head all tokens as they enter and as they leave attention, so that attention can add to
+    learned embeddings with a plain head, which alone are hard to beat, and never stands in their way.
+    """
 
     blocks: tuple[str, ...] = ("compound_residual_mean", "compound_residual_q80", "cell_type_mean")  # a token each
     width: int = Field(64, ge=1)  # of a token
@@ -46,7 +50,7 @@ class TransformerConfig(Config):
     layers: int = Field(1, ge=0)  # attention blocks; 0 leaves the tokens to the head alone
     feedforward: int = Field(128, ge=1)  # hidden width inside an attention block
     dropout: float = Field(0.3, ge=0, lt=1)
-    readout: Literal["cls", "mean", "concat"] = "concat"  # what the head reads: an extra token, the mean, all tokens
+    readout: Literal["cls", "mean", "concat"] = "concat"  # the head reads an extra token, the mean, or all
     head: int = Field(256, ge=0)  # hidden width of the head; 0 is a linear head
     embedding_scale: float = Field(0.3, gt=0)  # spread of learned vectors at the start
     unknown_rate: float = Field(0.05, ge=0, lt=1)  # share of training rows whose compound is hidden from the network
@@ -80,10 +84,13 @@ class TokenNet(nn.Module):
         tokens = extra + len(self.embeddings) + len(self.projections)
         self.kind = nn.Parameter(0.02 * torch.randn(tokens, width))  # what each token is
         self.attention = nn.ModuleList(
-            TokenAttentionBlock(width, config.heads, feedforward=config.feedforward, dropout=config.dropout)
+            TokenAttentionBlock(
+                width, config.heads, feedforward=config.feedforward, dropout=config.dropout, identity_start=True
+            )
             for _ in range(config.layers)
         )
-        self.head = _head(width * tokens if self.readout == "concat" else width, config, k)
+        read = {"cls": 1, "mean": 1, "concat": 2 * tokens if config.layers else tokens}[self.readout]
+        self.head = _head(read * width, config, k)
 
     def forward(self, tables: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
         """Predict standardised scores.
@@ -92,11 +99,11 @@ class TokenNet(nn.Module):
         rows     {name: (n,)}     codes of cell type and compound, and rows of the tables
         returns  (n, k)
         """
-        x = self.tokens(tables, rows)  # (n, t, d)
+        x = first = self.tokens(tables, rows)  # (n, t, d)
         for block in self.attention:
             x = block(x)
         if self.readout == "concat":
-            return self.head(x.flatten(1))
+            return self.head((torch.cat([first, x], dim=1) if self.attention else x).flatten(1))
         return self.head(x[:, 0] if self.readout == "cls" else x.mean(dim=1))
 
     def tokens(self, tables: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
@@ -226,8 +233,9 @@ class Transformer:
         save_arrays(folder, "transformer", arrays, {**facts, "config": self.config.model_dump(mode="json")})
 
     def load(self, folder: Path) -> Transformer:
-        """Restore what `save` wrote, settings included."""
+        """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
         arrays, facts = load_arrays(folder, "transformer")
+        facts["config"]["training"]["device"] = self.config.training.device
         self.config = validated(TransformerConfig, facts["config"], subject=f"Settings in '{folder}'")
         svd = TargetSVD.from_arrays(_under("svd", arrays))
         centers = _under("center", arrays)

@@ -16,9 +16,14 @@ class TokenAttentionBlock(nn.Module):
 
     Input without a token axis is refused: read as (tokens, width) it would mix the rows of a batch, and a
     prediction would depend on its neighbours (S004-05, R01). Source: Xiong et al. 2020, arXiv:2002.04745.
+
+    identity_start   begin as the identity: what is added to the tokens starts at zero and grows where it helps.
+                     Source: Bachlechner et al. 2020, arXiv:2003.04887, with zero weights in place of zero gates
     """
 
-    def __init__(self, width: int, heads: int, *, feedforward: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, *, feedforward: int, dropout: float = 0.0, identity_start: bool = False
+    ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"Attention width must be a multiple of its heads; got width {width} and {heads} heads.")
@@ -32,6 +37,10 @@ class TokenAttentionBlock(nn.Module):
             nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.drop = nn.Dropout(dropout)
+        if identity_start:
+            for last in (self.out, self.feedforward[-1]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 3:
