@@ -155,6 +155,18 @@ def write_unit(
         write_json(draft / "DONE.json", {"digests": {name: digest_file(draft / name) for name in files}})
 
 
+def write_curves(run: Run, unit: Unit, log: list[dict[str, Any]]) -> None:
+    """Write training curves for TensorBoard beside the units; they carry the time of day and so are no part of them."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    name = run.unit(unit).relative_to(run.folder)
+    with SummaryWriter(run.folder / "tensorboard" / name) as writer:
+        for step, line in enumerate(log):
+            for key, value in line.items():
+                if isinstance(value, float):
+                    writer.add_scalar(key, value, step)
+
+
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Store rows x genes as one list column: a Parquet file of 18,211 columns costs more in headers than in data."""
     values = np.ascontiguousarray(predictions.values, np.float32)

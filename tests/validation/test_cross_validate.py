@@ -212,3 +212,18 @@ def test_a_folder_that_is_no_run(tmp_path):
         open_run(tmp_path)
 
 
+
+
+def test_training_is_logged(question, folds, tmp_path):
+    """metrics.jsonl has a line per epoch, TensorBoard the same numbers."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = {"members": 1, "training": {"epochs": 3, "device": "cpu"}, "blocks": []}
+    net = Recipe(name="net", model="transformer", reason="test", settings=settings)
+    (done,) = run(question, folds[:1], tmp_path, recipes=[net], seeds=1)
+    (unit,) = done.units("fold*")
+    losses = [json.loads(line)["loss"] for line in (unit / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 3
+    events = EventAccumulator(str(done.folder / "tensorboard" / unit.relative_to(done.folder)))
+    events.Reload()
+    assert_allclose([event.value for event in events.Scalars("loss")], losses, rtol=1e-6)

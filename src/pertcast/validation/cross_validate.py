@@ -18,7 +18,17 @@ from pertcast.errors import InputError, LeakError
 from pertcast.features.assemble import Assembled, assemble
 from pertcast.io.cache import Cache
 from pertcast.models.registry import build, entry
-from pertcast.runs import Run, Unit, inputs_of, is_done, mean_predictions, run_of, write_manifest, write_unit
+from pertcast.runs import (
+    Run,
+    Unit,
+    inputs_of,
+    is_done,
+    mean_predictions,
+    run_of,
+    write_curves,
+    write_manifest,
+    write_unit,
+)
 from pertcast.types import Examples, Floats, Fold, Ints, Model, Predictions, Question
 
 
@@ -83,12 +93,15 @@ class Work:
         model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
         asked = rows.valid if unit.fold else rows.test
         values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
+        run, log = Run(self.folders[unit.recipe.name], unit.recipe), list(getattr(model, "history", []))
+        if log:
+            write_curves(run, unit, log)
         write_unit(
-            Run(self.folders[unit.recipe.name], unit.recipe).unit(unit),
+            run.unit(unit),
             unit,
             model=model,
             predictions=Predictions(asked.ids, asked.genes, values),
-            log=list(getattr(model, "history", [])),
+            log=log,
             inputs=inputs_of(unit, data_digest=self.data_digest),
         )
 

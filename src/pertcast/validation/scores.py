@@ -9,7 +9,7 @@ import numpy as np
 
 from pertcast.errors import InputError
 from pertcast.metrics.bootstrap import interval
-from pertcast.metrics.rowwise import per_row_pearson, per_row_rmse
+from pertcast.metrics.rowwise import per_row_mrrmse, per_row_pearson
 from pertcast.types import Floats, Strings
 
 KINDS = ("ceiling", "model", "floor")
@@ -79,7 +79,7 @@ class ScoreTable:
 def score_rows(name: str, kind: str, *, y_true: Floats, y_pred: Floats, note: str = "") -> Scored:
     """Score predictions (n, g) row by row."""
     pearson = per_row_pearson(y_true=y_true, y_pred=y_pred)
-    return Scored(name, kind, per_row_rmse(y_true=y_true, y_pred=y_pred), pearson, note)
+    return Scored(name, kind, per_row_mrrmse(y_true=y_true, y_pred=y_pred), pearson, note)
 
 
 def make_table(
