@@ -64,10 +64,10 @@ def cross_validate(
     runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
     for run in runs.values():
         write_manifest(run, folds, strategy=strategy, data_digest=data_digest)
-    units = [
+    units = [  # recipe by recipe: those that take longest are named first, so that no process waits for the last one
         Unit(recipe, fold, number, seed)
-        for number, fold in enumerate([*folds, None])
         for recipe in recipes
+        for number, fold in enumerate([*folds, None])
         for seed in range(seeds if entry(recipe.model).seeded else 1)
     ]
     open_units = [u for u in units if not is_done(runs[u.recipe.name].unit(u), inputs_of(u, data_digest=data_digest))]
