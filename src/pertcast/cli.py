@@ -48,11 +48,11 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Simulate a competition with known truth: data, solution and the oracle's own score."""
-    from pertcast.simulate.competition import write_demo
+    from pertcast.simulate.demo import describe, write_demo
 
     facts = write_demo(out, size=size, seed=seed)
-    say(f"SIMULATED competition '{size}' (seed {seed}) written to {out}.")
-    print(facts)
+    say(f"SIMULATED competition written to {out}.")
+    print(describe(facts))
 
 
 @download_app.command("kaggle")
