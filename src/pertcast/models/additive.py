@@ -1,7 +1,8 @@
-"""Cell-type effect plus compound effect, each shrunk by its number of rows; the shrinkage is fitted by leaving out."""
+"""Cell-type effect plus compound effect, fitted together and shrunk; how far is chosen by leaving rows out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -16,13 +17,17 @@ from pertcast.types import Examples, Floats, Ints, Strings
 
 
 class AdditiveConfig(Config):
-    cell_type_grid: tuple[float, ...] = (0.0, 2.0, 8.0, 32.0)  # pseudo-rows that draw a cell type to the overall mean
-    compound_grid: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # pseudo-rows that draw to no effect
+    cell_type_grid: tuple[float, ...] = (0.5, 4.0, 32.0, 1000.0)  # pseudo-rows that draw a cell type to no effect
+    compound_grid: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 32.0)  # pseudo-rows that draw a compound
+    components: int = 120  # principal scores in which the pseudo-rows are chosen
 
 
 @register("additive", config=AdditiveConfig, floor=True)
 class Additive:
-    """Shrunken cell-type mean plus shrunken compound effect."""
+    """Cell-type effect plus compound effect, shrunk.
+
+    The two are fitted together: where a cell type was measured with strong compounds only, its mean is theirs.
+    """
 
     def __init__(self, config: AdditiveConfig):
         self.config = config
@@ -30,21 +35,22 @@ class Additive:
         self.facts: dict[str, list] = {}
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int = 0) -> Additive:
-        """Fit the effects; pseudo-counts are those that best predict training rows left out one at a time."""
+        """Fit the effects with the pseudo-rows that best predict training rows left out one at a time."""
         types, of_type = np.unique(train.cell_type.astype(str), return_inverse=True)
         compounds, of_compound = np.unique(train.compound.astype(str), return_inverse=True)
-        rotated = TargetSVD.fit(train.y, min(train.y.shape), center=False).encode(train.y)  # (n, r), lengths kept
+        layout = _Layout(of_type, of_compound)
+        svd = TargetSVD.fit(train.y, self.config.components)
+        scores = svd.encode(train.y).astype(np.float64)  # (n, k)
+        rest = svd.residual_norm2(train.y)  # (n,)  what no choice changes
         grid = list(product(self.config.cell_type_grid, self.config.compound_grid))
-        errors = [_left_out_error(rotated, of_type, of_compound, pseudo=pseudo) for pseudo in grid]
+        errors = [np.sqrt(layout.left_out_errors(scores, pseudo) + rest).mean() for pseudo in grid]
         best = grid[int(np.argmin(errors))]
-        y = train.y.astype(np.float64)
-        overall = y.mean(0)
-        type_effect = _shrunken_means(y - overall, of_type, best[0])
-        compound_effect = _shrunken_means(y - overall - type_effect[of_type], of_compound, best[1])
+        overall = train.y.mean(0, dtype=np.float64)
+        effects = layout.effects(train.y - overall, best)  # (c + d, g)
         self.effects = {
             "overall": overall.astype(np.float32),
-            "cell_type": type_effect.astype(np.float32),
-            "compound": compound_effect.astype(np.float32),
+            "cell_type": effects[: len(types)].astype(np.float32),
+            "compound": effects[len(types) :].astype(np.float32),
         }
         self.facts = {"cell_types": types.tolist(), "compounds": compounds.tolist(), "pseudo_rows": list(best)}
         return self
@@ -64,28 +70,45 @@ class Additive:
         return self
 
 
-def _shrunken_means(y: Floats, group: Ints, pseudo: float) -> Floats:
-    """Mean of each group's rows with `pseudo` rows of zero added: (k, g)."""
-    count = np.bincount(group)
-    return _sums(y, group) / (count + pseudo)[:, None]
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which cell type and which compound each row has: a design of two ones a row, never written out."""
 
+    of_type: Ints  # (n,)  0..c-1
+    of_compound: Ints  # (n,)  0..d-1
 
-def _left_out_error(y: Floats, of_type: Ints, of_compound: Ints, *, pseudo: tuple[float, float]) -> float:
-    """Mean row error (up to a constant factor) when each row is predicted from the other rows only."""
-    y = y.astype(np.float64)
-    overall = y.mean(0)
-    count = np.bincount(of_type)[of_type][:, None]
-    type_mean = (_sums(y - overall, of_type)[of_type] - (y - overall)) / np.maximum(count - 1 + pseudo[0], 1e-9)
-    rest = y - overall - type_mean  # (n, r), the cell type's effect without the row itself
-    count = np.bincount(of_compound)[of_compound][:, None]
-    compound_mean = (_sums(rest, of_compound)[of_compound] - rest) / np.maximum(count - 1 + pseudo[1], 1e-9)
-    return float(np.linalg.norm(rest - compound_mean, axis=1).mean())
+    @property
+    def columns(self) -> tuple[Ints, Ints]:
+        return self.of_type, self.of_compound + self.of_type.max() + 1
 
+    def inverse(self, pseudo: tuple[float, float]) -> Floats:
+        """Inverse of X'X plus the pseudo-rows of each effect on its diagonal: (c + d, c + d)."""
+        left, right = self.columns
+        size = right.max() + 1
+        gram = np.zeros((size, size))
+        for a, b in ((left, left), (right, right), (left, right), (right, left)):
+            np.add.at(gram, (a, b), 1.0)
+        gram[np.diag_indices(size)] += np.where(np.arange(size) <= left.max(), *pseudo)
+        return np.linalg.inv(gram)
 
-def _sums(y: Floats, group: Ints) -> Floats:
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
-    return np.add.reduceat(y[order], starts, axis=0)
+    def effects(self, y: Floats, pseudo: tuple[float, float]) -> Floats:
+        """Solve for all effects at once: y (n, g) -> (c + d, g)."""
+        left, right = self.columns
+        total = np.zeros((right.max() + 1, y.shape[1]))
+        np.add.at(total, left, y)
+        np.add.at(total, right, y)
+        return self.inverse(pseudo) @ total
+
+    def left_out_errors(self, y: Floats, pseudo: tuple[float, float]) -> Floats:
+        """Squared error of each row (n,) when it is predicted without itself, by the hat matrix.
+
+        Source: Allen 1974 (PRESS), doi:10.1080/00401706.1974.10489157.
+        """
+        left, right = self.columns
+        inverse, effects = self.inverse(pseudo), self.effects(y, pseudo)
+        leverage = inverse[left, left] + inverse[right, right] + 2 * inverse[left, right]
+        residual = y - effects[left] - effects[right]
+        return (residual**2).sum(1) / np.maximum(1 - leverage, 1e-6) ** 2
 
 
 def _look_up(table: Floats, names: list[str], keys: Strings) -> Floats:
