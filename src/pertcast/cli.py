@@ -195,9 +195,7 @@ def draw(path: Path, table: ScoreTable, scope: Scope) -> None:
     """Draw the report of a table and say where it is."""
     from pertcast.report.pictures import draw_report
 
-    draw_report(
-        path, table, compound=scope.compound, cell_type=scope.cell_type, y_true=scope.y_true, y_pred=scope.y_pred
-    )
+    draw_report(path, table, scope)
     say(f"Picture: {path}")
 
 

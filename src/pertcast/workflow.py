@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -205,6 +206,22 @@ def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[Scor
     question = question_of(competition)
     scope = Scope(question.test_compound, question.test_cell_type, truth.y, y_pred)
     return _solution_table(competition, question, truth, {path.name: y_pred}), scope
+
+
+def read(data: Path, *, layer: str | None = None) -> Competition:
+    """Read and check a competition folder."""
+    return read_competition(data, layer=layer)
+
+
+def data_or_demo(data: str | Path, *, size: str = "tiny") -> Path:
+    """Return the folder named, or make a SIMULATED competition in a temporary folder where none is."""
+    if data:
+        return Path(data)
+    from pertcast.simulate.demo import write_demo
+
+    folder = Path(tempfile.mkdtemp(prefix="pertcast-")) / f"demo-{size}"
+    write_demo(folder, size=size)
+    return folder
 
 
 def question_of(competition: Competition) -> Question:
