@@ -58,8 +58,8 @@ def asked():
 
 def _config(**changes):
     training = TransformerTraining(epochs=4, batch=16, lr=3e-3, device="cpu", **changes.pop("training", {}))
-    small = {"blocks": STATISTICS, "width": 8, "heads": 2, "layers": 2, "feedforward": 16, "head": 16, "members": 1}
-    return TransformerConfig(**{**small, "training": training, **changes})
+    small = {"blocks": STATISTICS, "width": 8, "heads": 2, "layers": 2, "feedforward": 16, "head": 16}
+    return TransformerConfig(**{**small, "plain_members": 0, "training": training, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def _many(asked, n):
 @pytest.mark.parametrize("readout", ["cls", "mean", "concat"])
 def test_a_row_does_not_depend_on_its_batch(train, asked, readout, n):
     """S004-05, R01: one row alone equals the same row among n shuffled ones."""
-    model = Transformer(_config(readout=readout, members=2)).fit(train, seed=0)
+    model = Transformer(_config(readout=readout, plain_members=1)).fit(train, seed=0)
     rows = _many(asked, n)
     together = model.predict(rows)
     for i in range(0, n, max(1, n // 30)):
@@ -140,7 +140,8 @@ def test_same_seed_same_numbers(train, asked, fitted):
 
 def test_save_and_load_predict_the_same(train, asked, tmp_path):
     """Block order of the settings, not of the files, decides; the settings come back too."""
-    model = Transformer(_config(blocks=("morgan", *STATISTICS), members=2, readout="cls")).fit(train, seed=0)
+    config = _config(blocks=("morgan", *STATISTICS), members=2, plain_members=1, readout="cls")
+    model = Transformer(config).fit(train, seed=0)
     model.save(tmp_path)
     again = Transformer(_config()).load(tmp_path)
     np.testing.assert_array_equal(again.predict(asked), model.predict(asked))
@@ -153,7 +154,8 @@ def test_save_and_load_predict_the_same(train, asked, tmp_path):
 def test_every_loss_learns_an_additive_response(train, loss):
     """S004-08: below half the error of zeros on rows that were held out, whichever loss is chosen."""
     training = TransformerTraining(epochs=150, batch=16, lr=5e-3, device="cpu")
-    config = _config(loss=loss, dropout=0.05, layers=1, unknown_rate=0.0).model_copy(update={"training": training})
+    config = _config(loss=loss, dropout=0.05, token_dropout=0.0, layers=1, unknown_rate=0.0)
+    config = config.model_copy(update={"training": training})
     rows = _examples(HELD_OUT, noise=0)
     error = np.sqrt(np.square(rows.y - Transformer(config).fit(train, seed=0).predict(rows)).mean(axis=1)).mean()
     zeros = np.sqrt(np.square(rows.y).mean(axis=1)).mean()
@@ -162,8 +164,8 @@ def test_every_loss_learns_an_additive_response(train, loss):
 
 def test_training_loss_over_scores_is_that_over_genes(train):
     """The first batch is all rows, before any step: its loss is the MRRMSE of the starting network over the genes."""
-    config = _config(dropout=0.0, unknown_rate=0.0, components=3, head=0, training={"warmup": 0.0})
-    config = config.model_copy(update={"training": config.training.model_copy(update={"batch": 999, "epochs": 1})})
+    config = _config(dropout=0.0, token_dropout=0.0, unknown_rate=0.0, components=3, head=0, training={"warmup": 0.0})
+    config = config.model_copy(update={"training": config.training.model_copy(update={"batch": 999, "epochs": 1, "least_batches": 1})})
     model = Transformer(config).fit(train, seed=0)
     start = Transformer(config)
     start.encoding, start.nets = model.encoding, [model.encoding.new_net(config, seed=0).eval()]
@@ -188,6 +190,17 @@ def test_members_are_averaged(train, asked):
     mean = (first.predict(asked) + second.predict(asked)) / 2
     np.testing.assert_allclose(both.predict(asked), mean, atol=1e-5)
     assert np.abs(first.predict(asked) - second.predict(asked)).max() > 1e-3
+
+
+def test_plain_members_read_names_alone(train, asked):
+    """No statistic reaches them; they are trained beside those that attend."""
+    model = Transformer(_config(plain_members=2)).fit(train, seed=0)
+    assert [len(net.attention) for net in model.nets] == [2, 0, 0]
+    assert {facts["member"] for facts in model.history} == {0, 1, 2}
+    model.nets = model.nets[1:]
+    blocks = {name: asked.block(name) for name in ("cell_type", "compound")}
+    blank = {name: Block(0 * asked.block(name).table, asked.block(name).index) for name in STATISTICS}
+    np.testing.assert_array_equal(model.predict(replace(asked, blocks={**blocks, **blank})), model.predict(asked))
 
 
 def test_published_settings_can_be_built(train):

@@ -128,16 +128,19 @@ def test_gradients_are_clipped():
     assert norm.item() == pytest.approx(0.5, rel=1e-4)
 
 
-def test_an_epoch_is_cut_into_even_batches():
-    """33 rows in batches of at most 16 are three of 11, never one of a single row."""
-    sizes = []
+@pytest.mark.parametrize(
+    ("n", "least", "sizes"), [(33, 1, [11, 11, 11]), (33, 4, [9, 8, 8, 8]), (33, 9, [9, 8, 8, 8]), (5, 9, [5])]
+)
+def test_an_epoch_is_cut_into_even_batches(n, least, sizes):
+    """33 rows in batches of at most 16 are three of 11, never one of a single row; more, if of at least 8 rows."""
+    got = []
 
     def loss_fn(net, rows):
-        sizes.append(len(rows["x"]))
+        got.append(len(rows["x"]))
         return _squared(net, rows)
 
-    fit_network(_net(), _data(33), loss_fn, _settings(epochs=1), seed=0)
-    assert sizes == [11, 11, 11]
+    fit_network(_net(), _data(n), loss_fn, _settings(epochs=1, least_batches=least), seed=0)
+    assert got == sizes
 
 
 def test_mean_loss_weighs_blocks_by_their_rows():

@@ -16,6 +16,8 @@ from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.optim import Schedule, make_optimizer
 
+LEAST_ROWS = 8  # in a batch that is made smaller for the sake of more steps
+
 Rows = Mapping[str, Tensor]  # tensors of n rows each
 LossFn = Callable[[nn.Module, Rows], Tensor]  # mean loss of a batch of rows: () float
 Log = Callable[[dict[str, float]], None]
@@ -26,6 +28,7 @@ class FitSettings(Config):
 
     epochs: int = Field(100, ge=1)  # passes over the training rows
     batch: int = Field(128, ge=1)  # rows a step, at most; an epoch is cut into batches of equal size
+    least_batches: int = Field(1, ge=1)  # in an epoch, while a batch keeps 8 rows: a small table needs its steps too
     lr: float = Field(1e-3, gt=0)  # full learning rate; the schedule scales it
     optimizer: Literal["adam", "adamw", "lion"] = "adamw"
     weight_decay: float = Field(1e-4, ge=0)
@@ -90,7 +93,7 @@ def _run_epochs(
     log: Log | None,
 ) -> None:
     device = next(iter(data.values())).device
-    batches = math.ceil(n / settings.batch)
+    batches = max(math.ceil(n / settings.batch), min(settings.least_batches, n // LEAST_ROWS))
     optimizer = make_optimizer(
         settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
