@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -15,7 +16,8 @@ from pertcast import submission as csv
 from pertcast.config import Recipe, load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
-from pertcast.errors import InputError, shorten, unknown
+from pertcast.errors import InputError, several, shorten, unknown
+from pertcast.features.assemble import BLOCKS
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -37,7 +39,7 @@ BLEND = "blend"
 ORACLE = "oracle"
 RUNS = Path("data/interim/runs")
 CACHE = Path("data/interim/features")
-FORMATS = ("kaggle", "openproblems")
+FORMATS = {"kaggle": ".csv", "openproblems": ".h5ad"}  # and how their files end
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -98,13 +100,14 @@ def cross_validate(
     layer     target layer of an OpenProblems h5ad
     Raises InputError for anything wrong with data or recipes, before any model is fitted.
     """
-    if device not in DEVICES:
-        raise InputError(unknown("device", device, DEVICES))
+    _check_device(device)
     loaded = [_placed(load_recipe(name, changes), device) for name in recipes]
+    _check_recipes(loaded)
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     competition = read_competition(data, layer=layer)
     question = question_of(competition)
     made = make_folds(folds, question, groups=_compound_groups(folds, question))
+    _make_folder(out)
     runs = cv.cross_validate(
         question,
         [*loaded, *floors],
@@ -121,7 +124,8 @@ def cross_validate(
 
 def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:
     """Blend finished runs of the same folds into a submission; nothing is fitted but the weights."""
-    opened = [open_run(folder) for folder in runs]
+    _prepare_place(out, "kaggle")
+    opened = _told_apart([open_run(folder) for folder in runs])
     competition = read_competition(data, layer=layer)
     manifests = [read_manifest(run) for run in opened]
     folds = manifests[0][0]
@@ -150,8 +154,7 @@ def make_submission(
     out     a file (CSV, or h5ad in the style `openproblems`), or a folder: then
             `<date>_<preset>_<cv>_<hash>.csv` with its JSON, and `submission.csv`, are written there
     """
-    if style not in FORMATS:
-        raise InputError(unknown("format", style, FORMATS))
+    _prepare_place(out, style)
     chosen = load_preset(preset)
     result = cross_validate(
         chosen.recipes,
@@ -164,7 +167,7 @@ def make_submission(
         cache=cache,
         layer=layer,
     )
-    return _submit(result, out, name=preset, style=style)
+    return _submit(result, out, name=chosen.name, style=style)
 
 
 def check(data: Path, *, layer: str | None = None) -> list[str]:
@@ -237,6 +240,67 @@ def question_of(competition: Competition) -> Question:
     )
 
 
+def _check_device(device: str) -> None:
+    if device not in DEVICES:
+        raise InputError(unknown("device", device, DEVICES))
+    if device == "cuda":
+        from pertcast.nn.fit import choose_device
+
+        choose_device(device)
+
+
+def _check_recipes(recipes: Sequence[Recipe]) -> None:
+    """Refuse names that would hide another run or another line of the table, and blocks that do not exist."""
+    counts = Counter(recipe.name for recipe in recipes)
+    faults = [f"{count} recipes have the name '{name}'" for name, count in counts.items() if count > 1]
+    for name, recipe in {recipe.name: recipe for recipe in recipes}.items():
+        if name in (BLEND, ORACLE) or (name in FLOORS and name != recipe.model):
+            faults.append(f"the name '{name}' stands for something else in the score table")
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            faults.append(f"the name '{name}' is not made of letters, digits, '-', '_' and '.'")
+        faults += [unknown("feature block", block, BLOCKS) for block in recipe.features.blocks if block not in BLOCKS]
+    if faults:
+        raise InputError(several("Recipes", faults, fix="Change `name` or `features.blocks` in the TOML file."))
+
+
+def _prepare_place(out: Path, style: str) -> None:
+    """Find out before any model is fitted whether the submission can be written where it shall go."""
+    if style not in FORMATS:
+        raise InputError(unknown("format", style, FORMATS))
+    ending = FORMATS[style]
+    if not _is_folder(out) and out.suffix != ending:
+        other = out.with_suffix(ending)
+        raise InputError(f"A submission in the form '{style}' must end in '{ending}', got '{out}'. Write to '{other}'.")
+    _make_folder(out if _is_folder(out) else out.parent)
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that files can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        fix = "Choose another place, or move away what stands there."
+        raise InputError(f"Folder '{folder}' cannot be written to: {error.strerror}. {fix}") from error
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Call runs of the same recipe name by their folders, so that none stands for another."""
+    repeated = [f"{path}" for path, count in Counter(run.folder.resolve() for run in runs).items() if count > 1]
+    if repeated:
+        raise InputError(f"Runs are given more than once: {shorten(repeated)}. Name each once.")
+    counts = Counter(run.recipe.name for run in runs)
+    return [
+        run if counts[run.recipe.name] == 1 else replace(run, recipe=run.recipe.model_copy(update={"name": name}))
+        for run, name in ((run, run.folder.resolve().name) for run in runs)
+    ]
+
+
 def _placed(recipe: Recipe, device: str) -> Recipe:
     """Say where a recipe's model is trained, if it is one that has a choice."""
     from pertcast.models.registry import entry
@@ -261,8 +325,9 @@ def _cv_result(competition: Competition, question: Question, folds: list[Fold], 
     """Collect finished runs and score them on the rows that were held out."""
     held_out = cv.collect(runs, question, folds)
     y, cell_type, compound = (x[held_out.rows] for x in (question.y, question.cell_type, question.compound))
+    floors = _names_of(runs, FLOORS)
     scored = [
-        score_rows(name, "floor" if name in FLOORS else "model", y_true=y, y_pred=values)
+        score_rows(name, "floor" if name in floors else "model", y_true=y, y_pred=values)
         for name, values in held_out.members.items()
     ]
     if not any(s.kind == "floor" for s in scored):  # runs blended without theirs
@@ -282,7 +347,10 @@ def _cv_result(competition: Competition, question: Question, folds: list[Fold], 
 def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> Submitted:
     """Blend, write, read back and validate, and score where the truth lies beside the data."""
     competition, question = result.competition, result.question
-    blended = blend_members(question, result.held_out, cv.test_predictions(result.runs), leave_out=("zeros",))
+    zeros = _names_of(result.runs, ("zeros",))  # no use in a blend
+    if len(zeros) == len(result.runs):
+        raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
+    blended = blend_members(question, result.held_out, cv.test_predictions(result.runs), leave_out=zeros)
     scope = replace(result.scope, y_pred=blended.held_out)
     line = score_rows(BLEND, "model", y_true=scope.y_true, y_pred=scope.y_pred, note=blended.text())
     table = result.table.with_scored(line)
@@ -307,12 +375,12 @@ def _write(
     if style == "openproblems":
         from pertcast.io.cells import write_openproblems_prediction
 
-        path = out / "prediction.h5ad" if out.is_dir() else out
+        path = out / "prediction.h5ad" if _is_folder(out) else out
         write_openproblems_prediction(
             path, ids=ids, genes=genes, values=values, dataset_id=competition.folder.name, method_id=f"pertcast_{name}"
         )
         return path
-    if out.is_dir() or not out.suffix:
+    if _is_folder(out):
         path = csv.publish(
             out, ids=ids, genes=genes, values=values, name=name, cv_score=cv_score, facts=facts, today=date.today()
         )
@@ -320,6 +388,10 @@ def _write(
         path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=facts)
     csv.validate_submission(path, ids=ids, genes=genes)
     return path
+
+
+def _names_of(runs: Sequence[Run], models: Sequence[str]) -> tuple[str, ...]:
+    return tuple(run.recipe.name for run in runs if run.recipe.model in models)
 
 
 def _facts(result: CVResult, blended: Blended, table: ScoreTable) -> dict:
