@@ -82,6 +82,8 @@ def draw_row(axes: Axes, true: Floats, predicted: Floats, *, label: str) -> None
 
 def draw_pairs(axes: Axes, question: Question) -> None:
     """Draw which pairs of cell type and compound were measured, and which are asked for."""
+    from matplotlib.colors import to_rgb
+
     types = sorted({*question.cell_type, *question.test_cell_type}, key=lambda t: (t in question.target_types, t))
     compounds = sorted({*question.compound, *question.test_compound})
     row, column = ({name: i for i, name in enumerate(names)} for names in (types, compounds))
@@ -91,8 +93,7 @@ def draw_pairs(axes: Axes, question: Question) -> None:
         (question.test_cell_type, question.test_compound, "#f2b134"),
     )
     for cell_type, compound, colour in pairs:
-        rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        image[[row[t] for t in cell_type], [column[c] for c in compound]] = rgb
+        image[[row[t] for t in cell_type], [column[c] for c in compound]] = to_rgb(colour)
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(types)), types, fontsize=8)
     axes.set_xlabel(f"{len(compounds)} compounds")

@@ -6,16 +6,31 @@ from collections.abc import Sequence
 
 from pertcast.validation.scores import Line, ScoreTable
 
+MOST_PARTS = 8  # columns of parts that fit a line of a hundred characters
 HEAD = ("", "MRRMSE", "95 % interval", "Pearson", "v best floor", "interval")
 
 
 def plain(table: ScoreTable) -> str:
-    """Lay a table out for a terminal, its notes and verdicts below."""
-    body = [[*HEAD, *table.columns], *(_cells(line, table.columns) for line in table.lines)]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    rows = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in body]  # fmt: skip
-    return "\n".join([table.title, rows[0], "-" * len(rows[0]), *rows[1:], *_remarks(table)])
+    """Lay a table out for a terminal: all rows first, then the parts, then notes and verdicts."""
+    cells = [_cells(line, table.columns) for line in table.lines]
+    first = _aligned([list(HEAD), *(row[: len(HEAD)] for row in cells)])
+    blocks = [table.title, *first]
+    for start in range(0, len(table.columns), MOST_PARTS):
+        parts = slice(start, start + MOST_PARTS)
+        rows = [[row[0], *row[len(HEAD) :][parts]] for row in cells]
+        blocks += ["", *_aligned([["MRRMSE by part", *table.columns[parts]], *rows])]
+    remarks = _remarks(table)
+    return "\n".join([*blocks, *(["", *remarks] if remarks else [])])
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Pad cells to columns, names to the left, numbers to the right, with a rule below the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def markdown(table: ScoreTable) -> str:
