@@ -57,7 +57,8 @@ class ScoreTable:
 
     def as_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
-        return {"title": self.title, "best_floor": self.best_floor, "lines": [asdict(line) for line in self.lines]}
+        lines = [asdict(line) for line in self.lines]
+        return {"title": self.title, "best_floor": self.best_floor, "lines": lines, "verdicts": self.verdicts()}
 
     def with_scored(self, scored: Scored) -> ScoreTable:
         """Add one more predictor of the same rows."""
