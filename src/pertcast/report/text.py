@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from pertcast.validation.scores import Line, ScoreTable
 
-MOST_PARTS = 8  # columns of parts that fit a line of a hundred characters
-HEAD = ("", "MRRMSE", "95 % interval", "Pearson", "v best floor", "interval")
+WIDTH = 100  # characters of a line on a terminal
+HEAD = ("", "MRRMSE", "95 % interval", "Pearson", "v best floor", "95 % interval")
+PARTS = "MRRMSE by part"
 
 
 def plain(table: ScoreTable) -> str:
@@ -15,12 +17,25 @@ def plain(table: ScoreTable) -> str:
     cells = [_cells(line, table.columns) for line in table.lines]
     first = _aligned([list(HEAD), *(row[: len(HEAD)] for row in cells)])
     blocks = [table.title, *first]
-    for start in range(0, len(table.columns), MOST_PARTS):
-        parts = slice(start, start + MOST_PARTS)
+    names = max(len(PARTS), *(len(row[0]) for row in cells))
+    for parts in _parts_that_fit(table.columns, WIDTH - names):
         rows = [[row[0], *row[len(HEAD) :][parts]] for row in cells]
-        blocks += ["", *_aligned([["MRRMSE by part", *table.columns[parts]], *rows])]
-    remarks = _remarks(table)
-    return "\n".join([*blocks, *(["", *remarks] if remarks else [])])
+        blocks += ["", *_aligned([[PARTS, *table.columns[parts]], *rows])]
+    remarks = [fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for text in _remarks(table)]
+    return "\n".join([*blocks, "", *remarks])
+
+
+def _parts_that_fit(columns: Sequence[str], width: int) -> Iterator[slice]:
+    """Cut the columns into blocks of at most `width` characters, at least one column in each."""
+    start, used = 0, 0
+    for i, column in enumerate(columns):
+        wanted = max(len(column), 5) + 2  # a score has five characters, a gap two
+        if i > start and used + wanted > width:
+            yield slice(start, i)
+            start, used = i, 0
+        used += wanted
+    if columns:
+        yield slice(start, len(columns))
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
@@ -37,12 +52,13 @@ def markdown(table: ScoreTable) -> str:
     """Lay a table out for a README."""
     body = [[*HEAD, *table.columns], ["---"] * (len(HEAD) + len(table.columns))]
     body += [_cells(line, table.columns) for line in table.lines]
-    rows = [f"| {' | '.join(row)} |" for row in body]
-    return "\n".join([table.title, "", *rows, "", *_remarks(table)])
+    rows = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in body]
+    return "\n".join([table.title, "", *rows, "", *(f"* {remark}" for remark in _remarks(table))])
 
 
 def _remarks(table: ScoreTable) -> list[str]:
-    return [*(f"{line.name}: {line.note}" for line in table.lines if line.note), *table.verdicts()]
+    best = f"Lower is better. 'v best floor' is the difference to the floor '{table.best_floor}', below 0 where better."
+    return [best, *(f"{line.name}: {line.note}" for line in table.lines if line.note), *table.verdicts()]
 
 
 def _cells(line: Line, columns: Sequence[str]) -> list[str]:
