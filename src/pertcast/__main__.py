@@ -1,6 +1,10 @@
 """Entry of the `pertcast` command: one message for the user's errors, a traceback only for our own."""
 
+import errno
 import sys
+
+# What a file system refuses is no defect of ours, wherever it happens.
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def main() -> None:
@@ -13,6 +17,13 @@ def main() -> None:
     except PertcastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        place = f"'{error.filename}'" if error.filename else "A file"
+        fix = "Free some space, or choose another place. What was finished stays."
+        print(f"{place} cannot be written: {error.strerror}. {fix}", file=sys.stderr)
+        sys.exit(PertcastError.exit_code)
     except KeyboardInterrupt:
         print("Stopped. What was finished stays; the same command goes on from there.", file=sys.stderr)
         sys.exit(130)

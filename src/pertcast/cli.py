@@ -25,6 +25,7 @@ app.add_typer(download_app, name="download")
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with de_train.parquet and id_map.csv (or h5ad).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
+Target = Annotated[Path, typer.Option("--out", help="Folder to download to.")]
 Layer = Annotated[str | None, typer.Option(help="Target layer of de_train.h5ad; default clipped_sign_log10_pval.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where fitted models are kept; finished ones are not fitted again.")]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Where feature tables are kept.")]
@@ -45,54 +46,62 @@ def say(text: str) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write the simulated competition to.")],
     size: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Simulate a competition with known truth: data, solution and the oracle's own score."""
-    from pertcast.simulate.demo import describe, write_demo
+    from pertcast.simulate.demo import write_demo
 
     facts = write_demo(out, size=size, seed=seed)
-    say(f"SIMULATED competition written to {out}.")
-    print(describe(facts))
+    told = {key: facts[key] for key in ("size", "seed", "version", "mrrmse_zeros", "mrrmse_oracle")}
+    zeros, oracle = (told[f"mrrmse_{name}"]["all"] for name in ("zeros", "oracle"))
+    answer(
+        {"folder": str(out), **told},
+        f"SIMULATED competition, size {size}, seed {seed}: {out}\n"
+        f"MRRMSE on its solution: {zeros:.4f} for zeros (a floor), {oracle:.4f} for the oracle (the ceiling).",
+        as_json=as_json,
+    )
 
 
 @download_app.command("kaggle")
-def download_kaggle_command(out: Annotated[Path, typer.Option(help="Folder to download to.")]) -> None:
+def download_kaggle_command(out: Target, as_json: Json = False) -> None:
     """Download the competition from Kaggle (needs an account that accepted its rules)."""
     from pertcast.io.download import download_kaggle
 
-    for path in download_kaggle(out):
-        print(path)
+    files = [str(path) for path in download_kaggle(out)]
+    answer({"files": files}, "\n".join(files), as_json=as_json)
 
 
 @download_app.command("openproblems")
-def download_openproblems_command(out: Annotated[Path, typer.Option(help="Folder to download to.")]) -> None:
+def download_openproblems_command(out: Target, as_json: Json = False) -> None:
     """Download the benchmark's public copies (h5ad)."""
     from pertcast.io.download import download_openproblems
 
-    for path in download_openproblems(out):
-        print(path)
+    files = [str(path) for path in download_openproblems(out)]
+    answer({"files": files}, "\n".join(files), as_json=as_json)
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Competition folder.")], layer: Layer = None
+    folder: Annotated[Path, typer.Argument(help="Competition folder.")], layer: Layer = None, as_json: Json = False
 ) -> None:
     """Name all faults of a competition folder at once."""
     from pertcast import workflow
 
     faults = workflow.check(folder, layer=layer)
+    if as_json or not faults:
+        answer({"folder": str(folder), "faults": faults}, f"{folder}: no faults.", as_json=as_json)
     if faults:
         say("\n".join(faults))
         raise typer.Exit(2)
-    print(f"{folder}: no faults.")
 
 
 @app.command()
-def models() -> None:
+def models(as_json: Json = False) -> None:
     """List the registered models, a line each."""
     from pertcast import workflow
 
-    print("\n".join(workflow.model_lines()))
+    answer({"models": workflow.models()}, "\n".join(workflow.model_lines()), as_json=as_json)
 
 
 @app.command()
@@ -116,7 +125,9 @@ def cv(
         recipe, data, out=out, folds=folds, seeds=seeds, changes=change or (), device=device, jobs=jobs, cache=cache,
         layer=layer,
     )
-    show(result.table, as_json=as_json, runs=[str(run.folder) for run in result.runs])
+    folders = [str(run.folder) for run in result.runs]
+    show(result.table, as_json=as_json, runs=folders)
+    say(f"Runs: {' '.join(folders)}")
     draw(out / "cv.png", result.table, result.scope)
 
 
@@ -159,12 +170,16 @@ def submission(
 
 
 @app.command()
-def validate(file: Annotated[Path, typer.Argument(help="Submission CSV.")], data: Data) -> None:
+def validate(
+    file: Annotated[Path, typer.Argument(help="Submission CSV.")], data: Data, as_json: Json = False
+) -> None:
     """Check a submission; every fault is named with its position and the fix."""
     from pertcast import workflow
 
     checked = workflow.validate(file, data)
-    print(f"{file}: valid, {len(checked.ids)} rows x {len(checked.genes)} genes.")
+    rows, genes = len(checked.ids), len(checked.genes)
+    facts = {"file": str(file), "valid": True, "rows": rows, "genes": genes}
+    answer(facts, f"{file}: valid, {rows} rows x {genes} genes.", as_json=as_json)
 
 
 @app.command()
@@ -180,15 +195,22 @@ def score(
 
     table, scope = workflow.score(file, solution, data=data)
     show(table, as_json=as_json)
-    if picture is not None and scope is not None:
+    if scope is None:
+        say(f"The folder of '{solution}' is no competition: no floors but zeros, no picture. Name one with --data.")
+    elif picture is not None:
         draw(picture, table, scope)
+
+
+def answer(facts: dict[str, object], text: str, *, as_json: bool) -> None:
+    """Print a result, for people or for machines."""
+    print(json.dumps(facts, sort_keys=True, allow_nan=False) if as_json else text)
 
 
 def show(table: ScoreTable, *, as_json: bool, **facts: object) -> None:
     """Print a score table, for people or for machines."""
     from pertcast.report.text import plain
 
-    print(json.dumps({**facts, **table.as_dict()}, sort_keys=True) if as_json else plain(table))
+    answer({**facts, **table.as_dict()}, plain(table), as_json=as_json)
 
 
 def draw(path: Path, table: ScoreTable, scope: Scope) -> None:
@@ -205,13 +227,10 @@ def tell(done: Submitted, *, as_json: bool) -> None:
 
     for remark in done.remarks:
         say(remark)
-    if as_json:
-        score = None if done.score_table is None else done.score_table.as_dict()
-        facts = {"file": str(done.path), "cv": done.cv_table.as_dict(), "score": score, "remarks": done.remarks}
-        print(json.dumps(facts, sort_keys=True))
-    else:
-        print(plain(done.cv_table))
-        if done.score_table is not None:
-            print("\n" + plain(done.score_table))
-        print(f"\nSubmission: {done.path} (validated)")
+    tables = [done.cv_table] if done.score_table is None else [done.cv_table, done.score_table]
+    score = None if done.score_table is None else done.score_table.as_dict()
+    facts = {"file": str(done.path), "cv": done.cv_table.as_dict(), "score": score, "remarks": done.remarks}
+    checked = " (validated)" if done.path.suffix == ".csv" else ""
+    texts = [*(plain(table) for table in tables), f"Submission: {done.path}{checked}"]
+    answer(facts, "\n\n".join(texts), as_json=as_json)
     draw(done.path.with_suffix(".png"), done.cv_table, done.scope)

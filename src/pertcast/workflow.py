@@ -181,11 +181,17 @@ def validate(path: Path, data: Path) -> csv.Checked:
     return csv.validate_submission(path, ids=template.ids, genes=template.genes)
 
 
-def model_lines() -> list[str]:
-    """Describe each registered model in a line."""
+def models() -> list[dict[str, str]]:
+    """Name each registered model, its kind and what it is."""
     from pertcast.models.registry import entries
 
-    return [f"{e.name:16s} {'floor' if e.floor else 'model':6s} {e.summary}" for e in entries().values()]
+    kinds = {True: "floor", False: "model"}
+    return [{"name": e.name, "kind": kinds[e.floor], "summary": e.summary} for e in entries().values()]
+
+
+def model_lines() -> list[str]:
+    """Describe each registered model in a line."""
+    return [f"{model['name']:16s} {model['kind']:6s} {model['summary']}" for model in models()]
 
 
 def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[ScoreTable, Scope | None]:
