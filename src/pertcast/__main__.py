@@ -24,11 +24,12 @@ def main() -> None:
         fix = "Free some space, or choose another place. What was finished stays."
         print(f"{place} cannot be written: {error.strerror}. {fix}", file=sys.stderr)
         sys.exit(PertcastError.exit_code)
-    except KeyboardInterrupt:
-        print("Stopped. What was finished stays; the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)  # the reader of our output went away, as `head` does
+    except SystemExit as end:  # typer turns Ctrl-C into code 130, and a reader that went away, as `head` does, into 1
+        if end.code == 130:
+            print("Stopped. What was finished stays; the same command goes on from there.", file=sys.stderr)
+        if isinstance(end.__context__, BrokenPipeError):
+            end.code = 141
+        raise
 
 
 if __name__ == "__main__":

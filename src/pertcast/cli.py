@@ -127,7 +127,7 @@ def cv(
     )
     folders = [str(run.folder) for run in result.runs]
     show(result.table, as_json=as_json, runs=folders)
-    say(f"Runs: {' '.join(folders)}")
+    say("\n  ".join(["Runs, for `pertcast ensemble`:", *folders]))
     draw(out / "cv.png", result.table, result.scope)
 
 

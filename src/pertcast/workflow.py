@@ -29,7 +29,7 @@ from pertcast.io.tables import (
     read_template,
 )
 from pertcast.runs import Run, open_run, read_manifest
-from pertcast.types import Floats, Fold, Question, Strings
+from pertcast.types import Floats, Fold, Ints, Question, Strings
 from pertcast.validation import cross_validate as cv
 from pertcast.validation.folds import make_folds
 from pertcast.validation.scores import Scored, ScoreTable, make_table, score_rows
@@ -411,6 +411,7 @@ def _facts(result: CVResult, blended: Blended, table: ScoreTable) -> dict:
         "blends": {seen: blend.as_dict() for seen, blend in blended.blends.items()},
         "cv": table.as_dict(),
         "remarks": _remarks(result.competition, result.question),
+        "from_cell_type_alone": [int(i) for i in _without_structure(result.competition, result.question)],
     }
 
 
@@ -419,17 +420,21 @@ def _remarks(competition: Competition, question: Question) -> list[str]:
     remarks = ["The data are simulated: no score here says anything about real cells."] if competition.simulated else []
     if competition.unknown_compounds:
         unseen = np.isin(question.test_compound, competition.unknown_compounds)
-        bare = unseen & np.array([not isinstance(s, str) for s in question.test_smiles])
+        bare = _without_structure(competition, question)
         names = f"{len(competition.unknown_compounds)} compounds that training never saw"
         remarks.append(
             f"{unseen.sum()} of {len(unseen)} rows ask for {names}: {shorten(competition.unknown_compounds)}."
         )
-        if bare.any():
-            remarks.append(
-                f"{bare.sum()} of these have no SMILES and are predicted from the cell type alone: "
-                f"id {shorten(question.test_ids[bare], most=20)}."
-            )
+        if len(bare):
+            rows = f"Rows without a SMILES, predicted from the cell type alone: {len(bare)}"
+            remarks.append(f"{rows}, id {shorten(bare, most=20)}.")
     return remarks
+
+
+def _without_structure(competition: Competition, question: Question) -> Ints:
+    """Find the ids of the rows of whose compound nothing is known but the name."""
+    unseen = np.isin(question.test_compound, competition.unknown_compounds)
+    return question.test_ids[unseen & np.array([not isinstance(s, str) for s in question.test_smiles])]
 
 
 def _solution_table(
