@@ -108,6 +108,14 @@ def test_signed_log10_p_has_the_sign_of_t_and_no_jump_where_the_tail_series_star
     assert_array_equal(np.sign(value), np.sign(t))
 
 
+@pytest.mark.parametrize("df", [420.0, np.inf])
+def test_a_single_number_is_taken_too(df):
+    for t in (2.0, -60.0):
+        value = de.signed_log10_p(t, df)
+        assert value == de.signed_log10_p(np.array([t]), df)[0]
+        assert_allclose(de.t_from_signed_log10_p(value, df), t, rtol=1e-9)
+
+
 def test_a_rank_deficient_design_names_the_aliased_columns(data):
     y, design = data
     wide = np.column_stack([design, design[:, :3].sum(axis=1), design[:, 0] - design[:, 3]])

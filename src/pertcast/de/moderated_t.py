@@ -168,7 +168,7 @@ def log10_p(t: Floats, df: float) -> Floats:
         return np.asarray((special.log_ndtr(-t) + np.log(2)) / LN10)
     p = 2 * special.stdtr(df, -t)
     tail = p < TAIL_P
-    result = np.log10(np.where(tail, 1.0, p))
+    result = np.array(np.log10(np.where(tail, 1.0, p)))  # an array for a single t too
     result[tail] = _log10_p_tail(t[tail], df)
     return result
 
