@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import TargetEncoder
 
 from pertcast.errors import InputError
-from pertcast.features.target_stats import STATS, applied_stats, cross_fitted_stats
+from pertcast.features.target_stats import STATS, applied_stats, cross_fitted_stats, group_effects
 
 ONE = {
     "mean": lambda y: y.mean(axis=0),
@@ -31,14 +31,34 @@ def slow_row(stat, y, here, smooth):
     return (m * own + smooth * ONE[stat](y)) / (m + smooth)
 
 
+def slow_effects(y, groups, keys, smooth):
+    """Overall mean and group effects, categories fitted in turns with them, a dictionary at a time."""
+    overall, of_key = y.mean(axis=0), {key: 0 for key in set(keys)}
+    for _ in range(10):
+        less = y - overall - np.array([of_key[key] + 0 * overall for key in keys])
+        of_group = {g: less[groups == g].mean(axis=0) for g in set(groups)}
+        less = y - overall - np.array([of_group[g] for g in groups])
+        of_key = {key: less[keys == key].sum(axis=0) / ((keys == key).sum() + max(smooth, 1)) for key in set(keys)}
+    return overall + np.array([of_group[g] for g in groups])
+
+
+def test_group_effects_are_not_those_of_the_categories_measured():
+    """A group known by strong categories only has no effect of its own; with all of them measured it is its mean."""
+    strength = np.array([0.0, 0.0, 0.0, 0.0, 10.0, 10.0])
+    category = np.concatenate([np.tile(np.arange(6), 20), [4, 5]])
+    group = np.concatenate([np.repeat(np.arange(20), 6), [20, 20]])
+    effects = group_effects(strength[category][:, None], group, category, smooth=0)
+    assert abs(effects[-1, 0] - effects[0, 0]) < 1.5  # its plain mean is 6.7 above that of the others
+    assert_allclose(effects[0, 0], strength.mean(), atol=0.5)
+
+
 def slow_stats(keys, y, exclude, *, stat, smooth, groups=None):
     rows = []
     for key, label in zip(keys, exclude, strict=True):
         others = [j for j in range(len(keys)) if exclude[j] != label]
         left = y[others].astype(float)
         if groups is not None:
-            means = {g: left[groups[others] == g].mean(axis=0) for g in set(groups[others])}
-            left = left - np.array([means[g] for g in groups[others]])
+            left = left - slow_effects(left, groups[others], keys[others], smooth)
         rows.append(slow_row(stat, left, keys[others] == key, smooth))
     return np.array(rows)
 

@@ -32,6 +32,7 @@ class BoostedTreesConfig(Config):
     min_rows: int = 20  # in a leaf
     row_share: float = 0.8  # of rows drawn for each tree
     feature_share: float = 0.3  # of features drawn for each tree
+    weight_power: float = 0.5  # rows longer than the median count less, by this power: few strong ones else decide all
     l2: float = 10.0  # penalty of leaf values
 
 
@@ -50,9 +51,12 @@ class BoostedTrees:
         self.svd = TargetSVD.fit(train.y, self.config.components)
         scores = self.svd.encode(train.y)  # (n, k)
         x = train.dense(self.config.blocks)  # (n, d)
+        length = np.linalg.norm(train.y, axis=1)  # (n,)
+        weight = (np.median(length) / np.maximum(length, np.median(length))) ** self.config.weight_power
 
         def boost(k: int) -> Booster:
-            data = lightgbm.Dataset(x, np.ascontiguousarray(scores[:, k]), params={"verbosity": -1})
+            label = np.ascontiguousarray(scores[:, k])
+            data = lightgbm.Dataset(x, label, weight=weight, params={"verbosity": -1})
             return lightgbm.train(self._parameters(seed + 1000 * k), data, self.config.rounds)
 
         with ThreadPoolExecutor(WORKERS) as pool:
