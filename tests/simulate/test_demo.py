@@ -127,7 +127,7 @@ def test_other_content_is_never_overwritten(tiny, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "de_train.parquet").write_text("precious")
-    with pytest.raises(InputError, match="holds files that are no demo; nothing was written"):
+    with pytest.raises(InputError, match=r"holds files that are no demo \(de_train.parquet\); nothing was written"):
         write_demo(mine, size="tiny")
     assert (mine / "de_train.parquet").read_text() == "precious"
     with pytest.raises(InputError, match=r"Unknown demo size 'tinny'. Did you mean 'tiny'\?"):
@@ -137,6 +137,10 @@ def test_other_content_is_never_overwritten(tiny, tmp_path):
     with pytest.raises(InputError, match="is a file, expected a folder"):
         write_demo(path, size="tiny")
     write_demo(tmp_path / "demo", size="tiny", seed=1)
+    (tmp_path / "demo" / "my notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"no demo \(my notes.txt\)"):
+        write_demo(tmp_path / "demo", size="tiny", seed=0)
+    (tmp_path / "demo" / "my notes.txt").unlink()
     write_demo(tmp_path / "demo", size="tiny", seed=0)  # an older demo may go
     assert digest_file(tmp_path / "demo" / "truth.json") == digest_file(tiny[0] / "truth.json")
 

@@ -11,13 +11,17 @@ import polars as pl
 import pyarrow as pa
 
 from pertcast import schema
-from pertcast.errors import InputError, unknown
+from pertcast.errors import InputError, shorten, unknown
 from pertcast.io.atomic import atomic_folder, write_json, write_parquet
 from pertcast.metrics.rowwise import mrrmse
 from pertcast.simulate.competition import DEMO_VERSION, SIZES, Demo, simulate_competition
 from pertcast.types import Floats, Ints, Strings
 
 TRUTH = "truth.json"
+FILES = (
+    "README.md", "de_train.parquet", "id_map.csv", "sample_submission.csv", "solution.parquet", "oracle.parquet",
+    "oracle_train.parquet", TRUTH,
+)  # fmt: skip  # all that a demo writes: a folder with anything else in it is not ours to replace
 
 
 def write_demo(out: Path, *, size: str = "small", seed: int = 0) -> dict[str, object]:
@@ -43,8 +47,10 @@ def write_demo(out: Path, *, size: str = "small", seed: int = 0) -> dict[str, ob
 
 
 def _refuse_other_content(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / TRUTH).is_file():
-        raise InputError(f"'{out}' holds files that are no demo; nothing was written. Name another folder for --out.")
+    strange = sorted(path.name for path in out.iterdir() if path.name not in FILES) if out.is_dir() else []
+    if strange or (out.is_dir() and any(out.iterdir()) and not (out / TRUTH).is_file()):
+        names = shorten(strange or sorted(path.name for path in out.iterdir()))
+        raise InputError(f"'{out}' holds files that are no demo ({names}); nothing was written. Name another --out.")
     if out.exists() and not out.is_dir():
         raise InputError(f"'{out}' is a file, expected a folder to write the demo to. Name another one for --out.")
 
