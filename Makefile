@@ -16,7 +16,7 @@ submission: .venv/done  ## the main job: on data/raw if it holds a competition, 
 	fi
 
 test: .venv/done  ## all fast tests, the notebooks and the commands of the README
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --nbmake --nbmake-timeout=300 tests notebooks
 
 test-slow: .venv/done  ## sweeps of minutes
 	$(BIN)/python -m pytest -m slow

@@ -30,7 +30,7 @@ from rdkit.Chem import Draw, MolFromSmiles
 from pertcast import workflow
 from pertcast.config import FeatureConfig
 from pertcast.features import chemistry
-from pertcast.features.assemble import BLOCKS, assemble
+from pertcast.features.assemble import CHEMISTRY, ONE_HOT, STATISTICS, assemble
 from pertcast.features.target_stats import cross_fitted_stats
 from pertcast.validation.folds import make_folds
 
@@ -38,7 +38,9 @@ folder = workflow.data_or_demo(data)
 competition = workflow.read(folder)
 question = workflow.question_of(competition)
 print(f"{folder}: {'SIMULATED data' if competition.simulated else 'measured data'}")
-print("All blocks:", ", ".join(BLOCKS))
+print("Static, from names:      ", ", ".join(ONE_HOT))
+print("Static, from structures: ", ", ".join(CHEMISTRY))
+print("Fitted in the fold:      ", ", ".join(STATISTICS))
 
 # %% [markdown]
 # ## The blocks of one fold
@@ -86,7 +88,7 @@ print(f"other rows of the compound moved by up to {np.abs(after - means).max():.
 # %% [markdown]
 # ## Chemistry
 #
-# Computed once per structure. Left: Tanimoto similarity of the compounds, in order of their clusters.
+# Computed once per structure: the Tanimoto similarity of the compounds, in order of their clusters, then six of them.
 
 # %%
 structures = sorted({s for s in question.smiles if isinstance(s, str)})[:300]
@@ -95,7 +97,7 @@ order = np.argsort(chemistry.cluster_ids(bits), kind="stable")
 figure, axes = plt.subplots(figsize=(5, 4.2), layout="constrained")
 image = axes.imshow(chemistry.tanimoto(bits[order], bits[order]), cmap="viridis", vmin=0, vmax=1)
 axes.set(title=f"Tanimoto similarity of {len(structures)} compounds", xlabel="compound", ylabel="compound")
-figure.colorbar(image)
+figure.colorbar(image);
 
 # %%
 Draw.MolsToGridImage([MolFromSmiles(s) for s in structures[:6]], molsPerRow=3, subImgSize=(220, 160))

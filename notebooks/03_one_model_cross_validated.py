@@ -26,11 +26,14 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from pertcast import workflow
+from pertcast.metrics.rowwise import mrrmse
 from pertcast.report import pictures, text
 
 folder = workflow.data_or_demo(data)
+print(f"{folder}: {'SIMULATED data' if workflow.read(folder).simulated else 'measured data'}")
 work = Path(tempfile.mkdtemp())
 places = {"out": work / "runs", "cache": work / "features"}
 
@@ -55,15 +58,19 @@ pictures.draw_table(axes, result.table)
 # %% [markdown]
 # ## The same model on random rows
 #
-# Random folds leave the held-out row's compound in the same cell type's neighbours and the same share of every cell
-# type: a friendlier question than the one that is asked. Compare the distance to the best floor, not the score itself,
-# since other rows are held out.
+# Random folds leave most rows of the held-out row's cell type in training: a friendlier question than the one that is
+# asked. Below both answers on the same rows. The kinder score is not a better model, and it would have chosen settings
+# that fail on the rows to predict. (The tiny demo has few rows: the difference is clear from `small` on.)
 
 # %%
 random = workflow.cross_validate([recipe], folder, folds="random", **places)
-for name, table in (("task", result.table), ("random", random.table)):
-    line = table.line(recipe)
-    print(f"{name:7s} MRRMSE {line.mrrmse:.3f}, {line.v_floor:+.3f} v {table.best_floor}")
+shared, in_task, in_random = np.intersect1d(result.held_out.rows, random.held_out.rows, return_indices=True)
+y_true = result.question.y[shared]
+print(f"{'MRRMSE of the same ' + str(len(y_true)) + ' rows':32s} task  random")
+for name, values in result.held_out.members.items():
+    task_score = mrrmse(y_true=y_true, y_pred=values[in_task])
+    random_score = mrrmse(y_true=y_true, y_pred=random.held_out.members[name][in_random])
+    print(f"{name:30s} {task_score:6.3f}  {random_score:6.3f}")
 
 # %% [markdown]
 # ## Nothing is fitted twice

@@ -22,6 +22,7 @@ data = ""
 recipes = ["lightgbm", "ridge", "ridge-onehot"]
 
 # %%
+# %matplotlib inline
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from pertcast.errors import PertcastError
 from pertcast.report import pictures, text
 
 folder = workflow.data_or_demo(data)
+print(f"{folder}: {'SIMULATED data' if workflow.read(folder).simulated else 'measured data'}")
 work = Path(tempfile.mkdtemp())
 result = workflow.cross_validate(recipes, folder, out=work / "runs", cache=work / "features")
 done = workflow.ensemble([run.folder for run in result.runs], folder, work / "submission.csv")
@@ -39,7 +41,8 @@ for remark in done.remarks:
 # %% [markdown]
 # ## How the models were blended
 #
-# The blend's own line is nested: each fold's rows are scored with weights of the other folds.
+# The blend's own line is nested: each fold's rows are scored with weights of the other folds. Its weights for the
+# submission, made from all folds, stand below the table.
 
 # %%
 print(text.plain(done.cv_table))

@@ -96,6 +96,7 @@ def draw_pairs(axes: Axes, question: Question) -> None:
         image[[row[t] for t in cell_type], [column[c] for c in compound]] = to_rgb(colour)
     axes.imshow(image, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(types)), types, fontsize=8)
+    axes.set_xticks([])
     axes.set_xlabel(f"{len(compounds)} compounds")
     axes.set_title("blue: measured, yellow: asked for, white: neither", fontsize=10)
 
@@ -108,6 +109,8 @@ def draw_strength(axes: Axes, strength: Floats, group: Strings) -> None:
     axes.set_xticks(np.arange(len(order)) + 1, [_short(names[k]) for k in order], rotation=90, fontsize=7)
     axes.set_ylabel("root mean square of a row")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
 
 
 def draw_agreement(axes: Axes, question: Question, *, seed: int = 0) -> None:
