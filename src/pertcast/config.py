@@ -63,7 +63,8 @@ class Preset(Config):
     reason: str
     recipes: tuple[str, ...]
     folds: str = "task"
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1)  # of each fold
+    refit_seeds: int = Field(1, ge=1)  # of the refits on all rows, averaged
 
 
 def recipe_names() -> list[str]:

@@ -47,6 +47,8 @@ class Run:
 
     folder: Path
     recipe: Recipe
+    seeds: int | None = None  # of each fold; None: all that are there
+    refit_seeds: int | None = None  # of the refit on all rows
 
     def unit(self, unit: Unit) -> Path:
         part = f"fold{unit.number}" if unit.fold else REFIT
@@ -54,8 +56,10 @@ class Run:
 
     def units(self, part: str) -> list[Path]:
         """Finished units of `fold*` or `refit`, in order of fold and seed."""
-        found = (self.folder / self.recipe.model).glob(f"{part}/seed*/DONE.json")
-        return sorted((path.parent for path in found), key=lambda p: (p.parent.name, int(p.name[4:])))
+        found = [path.parent for path in (self.folder / self.recipe.model).glob(f"{part}/seed*/DONE.json")]
+        most = self.refit_seeds if part == REFIT else self.seeds  # an earlier command may have left more
+        wanted = [path for path in found if most is None or int(path.name[4:]) < most]
+        return sorted(wanted, key=lambda path: (path.parent.name, int(path.name[4:])))
 
 
 def run_of(recipe: Recipe, *, out: Path, data_digest: str, folds: list[Fold]) -> Run:

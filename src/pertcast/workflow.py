@@ -86,6 +86,7 @@ def cross_validate(
     out: Path = RUNS,
     folds: str = "task",
     seeds: int = 1,
+    refit_seeds: int | None = None,
     changes: Sequence[str] = (),
     device: str = "auto",
     jobs: int = 1,
@@ -94,10 +95,11 @@ def cross_validate(
 ) -> CVResult:
     """Cross-validate recipes, given by name or TOML file, beside the floors.
 
-    changes   such as `settings.width=64`, applied to every recipe given
-    device    `auto`, `cpu` or `cuda`, for the models that are trained on one
-    jobs      processes side by side, 0 for one per core; scripts then need the `__main__` guard
-    layer     target layer of an OpenProblems h5ad
+    seeds         of each fold, for models that draw at random; `refit_seeds` of the refit on all rows (None: as many)
+    changes       such as `settings.width=64`, applied to every recipe given
+    device        `auto`, `cpu` or `cuda`, for the models that are trained on one
+    jobs          processes side by side, 0 for one per core; scripts then need the `__main__` guard
+    layer         target layer of an OpenProblems h5ad
     Raises InputError for anything wrong with data or recipes, before any model is fitted.
     """
     _check_device(device)
@@ -114,6 +116,7 @@ def cross_validate(
         made,
         strategy=folds,
         seeds=seeds,
+        refit_seeds=refit_seeds,
         out=out,
         data_digest=competition.digest,
         cache=Cache(cache),
@@ -162,6 +165,7 @@ def make_submission(
         out=runs,
         folds=chosen.folds,
         seeds=chosen.seeds,
+        refit_seeds=chosen.refit_seeds,
         device=device,
         jobs=jobs,
         cache=cache,

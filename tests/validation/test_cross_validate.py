@@ -82,6 +82,20 @@ def test_out_of_fold_equals_a_plain_loop(finished, folds, question):
         assert_allclose(held_out.members["trees"][held_out.fold == fold_number], by_hand, atol=1e-6)
 
 
+def test_refits_may_have_more_seeds_and_stray_ones_are_not_averaged(finished, question, folds, tmp_path):
+    """What is averaged follows from what was asked for, not from what an earlier command left behind."""
+    import shutil
+
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (trees,) = cv.cross_validate(
+        question, RECIPES[1:], folds, strategy="task", seeds=1, refit_seeds=3, out=out, data_digest="d" * 64
+    )
+    assert [path.name for path in trees.units("fold0")] == ["seed0"]
+    assert [path.name for path in trees.units("refit")] == ["seed0", "seed1", "seed2"]
+    assert len(open_run(trees.folder).units("fold0")) == 2  # both are there
+
+
 def test_a_second_run_repeats_nothing(finished, question, folds, monkeypatch):
     out, _ = finished
     before = digests(out)

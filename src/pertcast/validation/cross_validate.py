@@ -7,7 +7,7 @@ again, finishes with the same bytes and repeats nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +51,13 @@ def cross_validate(
     seeds: int,
     out: Path,
     data_digest: str,
+    refit_seeds: int | None = None,
     cache: Cache | None = None,
     jobs: int = 1,
 ) -> list[Run]:
     """Fit every recipe on every fold with every seed, and once more on all rows to predict the test rows.
 
+    refit_seeds   seeds of the refits where more are wanted: they are averaged, and cost one fit each, not one a fold
     jobs   processes side by side; a script that asks for more than one needs the `__main__` guard
     Raises InputError for a faulty recipe before anything is fitted.
     """
@@ -68,12 +70,20 @@ def cross_validate(
         Unit(recipe, fold, number, seed)
         for recipe in recipes
         for number, fold in enumerate([*folds, None])
-        for seed in range(seeds if entry(recipe.model).seeded else 1)
+        for seed in range(_seeds(recipe, seeds if fold else refit_seeds or seeds))
     ]
     open_units = [u for u in units if not is_done(runs[u.recipe.name].unit(u), inputs_of(u, data_digest=data_digest))]
     work = Work(question, {name: run.folder for name, run in runs.items()}, data_digest, cache)
     run_units(open_units, work, jobs=jobs, describe=lambda unit: unit.label)
-    return list(runs.values())
+    return [
+        replace(run, seeds=_seeds(run.recipe, seeds), refit_seeds=_seeds(run.recipe, refit_seeds or seeds))
+        for run in runs.values()
+    ]
+
+
+def _seeds(recipe: Recipe, wanted: int) -> int:
+    """One seed is enough for a model that draws nothing."""
+    return wanted if entry(recipe.model).seeded else 1
 
 
 class Work:
