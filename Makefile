@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= data/raw
 DEMO := data/interim/demo-small
 
-.PHONY: submission test test-slow notebooks bench lint clean
+.PHONY: submission test test-slow notebooks table bench lint clean
 
 submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
 	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
@@ -23,6 +23,16 @@ test-slow: .venv/done  ## sweeps of minutes
 
 notebooks: .venv/done  ## run every notebook top to bottom on the tiny simulated competition
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR the table of these data too
+	$(BIN)/pertcast demo --size small --out $(DEMO)
+	$(BIN)/pertcast submission --data $(DEMO) --preset fast --out data/interim/demo.csv --json > data/interim/demo-table.json
+	$(BIN)/python -m pertcast.report.readme README.md demo data/interim/demo-table.json
+	cp data/interim/demo.png docs/demo_report.png
+ifdef MEASURED
+	$(BIN)/pertcast submission --data $(MEASURED) --out data/interim/l1000.csv --json > data/interim/l1000-table.json
+	$(BIN)/python -m pertcast.report.readme README.md l1000 data/interim/l1000-table.json
+endif
 
 bench: .venv/done  ## speed and memory, as ratios within one run
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

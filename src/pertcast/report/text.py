@@ -1,4 +1,4 @@
-"""A score table as plain text and as Markdown."""
+"""A score table as plain text."""
 
 from __future__ import annotations
 
@@ -46,14 +46,6 @@ def _aligned(rows: list[list[str]]) -> list[str]:
         for row in rows
     ]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
-def markdown(table: ScoreTable) -> str:
-    """Lay a table out for a README."""
-    body = [[*HEAD, *table.columns], ["---"] * (len(HEAD) + len(table.columns))]
-    body += [_cells(line, table.columns) for line in table.lines]
-    rows = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in body]
-    return "\n".join([table.title, "", *rows, "", *(f"* {remark}" for remark in _remarks(table))])
 
 
 def _remarks(table: ScoreTable) -> list[str]:

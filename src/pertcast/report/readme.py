@@ -1,0 +1,58 @@
+"""Keep the score tables of a README: replace what stands between two markers by what `pertcast submission --json` said.
+
+`python -m pertcast.report.readme README.md NAME FACTS.json` fills the place of the markers `<!-- table:NAME -->` and
+`<!-- /table:NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pertcast.errors import InputError
+
+HEAD = ("", "held-out training rows", "95 % interval", "rows to predict", "95 % interval", "against the best floor")
+
+
+def fill(text: str, name: str, table: str) -> str:
+    """Put a table between the markers of its name; raises InputError where there are none."""
+    start, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
+    before, opened, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise InputError(f"The text has no place for table '{name}'. Write '{start}' and '{end}' where it belongs.")
+    return f"{before}{start}\n{table}\n{end}{after}"
+
+
+def markdown(facts: dict) -> str:
+    """Lay out the lines of `cv` and `score` beside each other, best of the held-out rows first.
+
+    facts   what `pertcast submission --json` prints; `score` is None where no solution lies beside the data
+    """
+    score = {line["name"]: line for line in (facts["score"] or {"lines": []})["lines"]}
+    rows = [list(HEAD), ["---"] + ["---:"] * (len(HEAD) - 1)]
+    for line in facts["cv"]["lines"]:
+        name = line["name"] if line["kind"] == "model" else f"*{line['name']}* ({line['kind']})"
+        final = score.get(line["name"])
+        rows.append([name, *_score_cells(line), *_score_cells(final), _difference(final)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _score_cells(line: dict | None) -> list[str]:
+    return ["", ""] if line is None else [f"{line['mrrmse']:.3f}", f"{line['low']:.3f} - {line['high']:.3f}"]
+
+
+def _difference(line: dict | None) -> str:
+    if line is None:
+        return ""
+    return f"{line['v_floor']:+.3f} ({line['v_floor_low']:+.3f} to {line['v_floor_high']:+.3f})"
+
+
+def main(readme: Path, name: str, facts: Path) -> None:
+    """Fill one table of a README from the JSON of a submission."""
+    readme.write_text(fill(readme.read_text(), name, markdown(json.loads(facts.read_text()))))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,50 @@
+"""Tables of the README: the right numbers in the right place, and nothing else touched."""
+
+import json
+
+import pytest
+
+from pertcast.errors import InputError
+from pertcast.report import readme
+
+
+def line(name, kind, mrrmse, v_floor):
+    return {
+        "name": name, "kind": kind, "mrrmse": mrrmse, "low": mrrmse - 0.1, "high": mrrmse + 0.1,
+        "v_floor": v_floor, "v_floor_low": v_floor - 0.02, "v_floor_high": v_floor + 0.02,
+    }  # fmt: skip
+
+
+CV = {"lines": [line("blend", "model", 0.8, -0.2), line("ridge", "model", 0.9, -0.1), line("zeros", "floor", 1, 0)]}
+SCORE = {"lines": [line("blend", "model", 1.5, -0.5), line("zeros", "floor", 2, 0)]}
+
+
+def test_lines_of_both_tables_stand_side_by_side():
+    *head, blend, ridge, zeros = readme.markdown({"cv": CV, "score": SCORE}).splitlines()
+    assert len(head) == 2
+    assert blend == "| blend | 0.800 | 0.700 - 0.900 | 1.500 | 1.400 - 1.600 | -0.500 (-0.520 to -0.480) |"
+    assert ridge == "| ridge | 0.900 | 0.800 - 1.000 |  |  |  |"  # a member: only the blend was submitted
+    assert zeros == "| *zeros* (floor) | 1.000 | 0.900 - 1.100 | 2.000 | 1.900 - 2.100 | +0.000 (-0.020 to +0.020) |"
+
+
+def test_without_a_solution_the_cells_are_empty():
+    assert readme.markdown({"cv": CV, "score": None}).splitlines()[2] == "| blend | 0.800 | 0.700 - 0.900 |  |  |  |"
+
+
+def test_only_what_stands_between_the_markers_changes(tmp_path):
+    path, facts = tmp_path / "README.md", tmp_path / "facts.json"
+    path.write_text("a\n<!-- table:x -->\nold\n<!-- /table:x -->\nb\n<!-- table:y -->\nkept\n<!-- /table:y -->\n")
+    facts.write_text(json.dumps({"cv": CV, "score": SCORE}))
+    readme.main(path, "x", facts)
+    once = path.read_text()
+    table = readme.markdown({"cv": CV, "score": SCORE})
+    rest = "b\n<!-- table:y -->\nkept\n<!-- /table:y -->\n"
+    assert once == f"a\n<!-- table:x -->\n{table}\n<!-- /table:x -->\n{rest}"
+    readme.main(path, "x", facts)
+    assert path.read_text() == once
+
+
+@pytest.mark.parametrize("text", ["", "<!-- table:x -->", "<!-- /table:x -->", "<!-- /table:x --><!-- table:x -->"])
+def test_a_text_without_the_place_is_refused(text):
+    with pytest.raises(InputError, match="no place for table 'x'"):
+        readme.fill(text, "x", "")
