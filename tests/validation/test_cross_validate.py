@@ -232,7 +232,7 @@ def test_training_is_logged(question, folds, tmp_path):
     """metrics.jsonl has a line per epoch, TensorBoard the same numbers."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    settings = {"members": 1, "training": {"epochs": 3, "device": "cpu"}, "blocks": []}
+    settings = {"members": 1, "plain_members": 0, "training": {"epochs": 3, "device": "cpu"}, "blocks": []}
     net = Recipe(name="net", model="transformer", reason="test", settings=settings)
     (done,) = run(question, folds[:1], tmp_path, recipes=[net], seeds=1)
     (unit,) = done.units("fold*")
