@@ -13,7 +13,7 @@ def main() -> None:
     from pertcast.errors import PertcastError
 
     try:
-        app()
+        app(prog_name="pertcast")  # also when run as `python -m pertcast`
     except PertcastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
