@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,44 +12,29 @@ import numpy as np
 
 from pertcast import __version__
 from pertcast import submission as csv
-from pertcast.config import Recipe, load_preset, load_recipe
+from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
-from pertcast.errors import InputError, several, shorten, unknown
-from pertcast.features.assemble import BLOCKS
+from pertcast.errors import InputError, shorten
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
-    Solution,
     check_competition,
+    question_of,
     read_competition,
-    read_predictions,
     read_solution,
     read_template,
 )
+from pertcast.preflight import check_device, check_recipes, is_folder, make_folder, placed, prepare_place, told_apart
 from pertcast.runs import Run, open_run, read_manifest
-from pertcast.types import Floats, Fold, Ints, Question, Strings
+from pertcast.scoring import BLEND, FLOORS, Scope, bare_table, held_out_table, names_of, solution_table
+from pertcast.types import Fold, Ints, Question, Strings
 from pertcast.validation import cross_validate as cv
 from pertcast.validation.folds import make_folds
-from pertcast.validation.scores import Scored, ScoreTable, make_table, score_rows
+from pertcast.validation.scores import ScoreTable, score_rows
 
-FLOORS = ("zeros", "gene-mean", "cell-type-mean", "compound-mean", "additive")
-BLEND = "blend"
-ORACLE = "oracle"
 RUNS = Path("data/interim/runs")
 CACHE = Path("data/interim/features")
-FORMATS = {"kaggle": ".csv", "openproblems": ".h5ad"}  # and how their files end
-DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Rows that were scored, as a report draws them."""
-
-    compound: Strings  # (n,)
-    cell_type: Strings  # (n,)
-    y_true: Floats  # (n, g)
-    y_pred: Floats  # (n, g)  by the best model, or the submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +86,14 @@ def cross_validate(
     layer         target layer of an OpenProblems h5ad
     Raises InputError for anything wrong with data or recipes, before any model is fitted.
     """
-    _check_device(device)
-    loaded = [_placed(load_recipe(name, changes), device) for name in recipes]
-    _check_recipes(loaded)
+    check_device(device)
+    loaded = [placed(load_recipe(name, changes), device) for name in recipes]
+    check_recipes(loaded)
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     competition = read_competition(data, layer=layer)
     question = question_of(competition)
     made = make_folds(folds, question, groups=_compound_groups(folds, question))
-    _make_folder(out)
+    make_folder(out)
     runs = cv.cross_validate(
         question,
         [*loaded, *floors],
@@ -127,8 +111,8 @@ def cross_validate(
 
 def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:
     """Blend finished runs of the same folds into a submission; nothing is fitted but the weights."""
-    _prepare_place(out, "kaggle")
-    opened = _told_apart([open_run(folder) for folder in runs])
+    prepare_place(out, "kaggle")
+    opened = told_apart([open_run(folder) for folder in runs])
     competition = read_competition(data, layer=layer)
     manifests = [read_manifest(run) for run in opened]
     folds = manifests[0][0]
@@ -157,7 +141,7 @@ def make_submission(
     out     a file (CSV, or h5ad in the style `openproblems`), or a folder: then
             `<date>_<preset>_<cv>_<hash>.csv` with its JSON, and `submission.csv`, are written there
     """
-    _prepare_place(out, style)
+    prepare_place(out, style)
     chosen = load_preset(preset)
     result = cross_validate(
         chosen.recipes,
@@ -207,7 +191,7 @@ def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[Scor
     truth = read_solution(solution)
     if data is None and check_competition(solution.parent):
         given = csv.validate_submission(path, ids=truth.ids, genes=truth.genes)
-        return _bare_table(truth, given.values, path.name), None
+        return bare_table(truth, given.values, path.name), None
     competition = read_competition(data or solution.parent)
     order = competition.submission_genes
     truth = read_solution(solution, ids=competition.test["id"].to_numpy(), genes=order)
@@ -218,7 +202,7 @@ def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[Scor
     y_pred = given.values[:, columns].astype(np.float32)
     question = question_of(competition)
     scope = Scope(question.test_compound, question.test_cell_type, truth.y, y_pred)
-    return _solution_table(competition, question, truth, {path.name: y_pred}), scope
+    return solution_table(competition, question, truth, {path.name: y_pred}), scope
 
 
 def read(data: Path, *, layer: str | None = None) -> Competition:
@@ -237,87 +221,6 @@ def data_or_demo(data: str | Path, *, size: str = "tiny") -> Path:
     return folder
 
 
-def question_of(competition: Competition) -> Question:
-    """Turn the tables of a competition into arrays."""
-    train, test = competition.train, competition.test
-    columns = ("cell_type", "sm_name", "SMILES")
-    return Question(
-        competition.genes,
-        *(train[name].to_numpy(object) for name in columns),
-        competition.y,
-        test["id"].to_numpy(),
-        *(test[name].to_numpy(object) for name in columns),
-    )
-
-
-def _check_device(device: str) -> None:
-    if device not in DEVICES:
-        raise InputError(unknown("device", device, DEVICES))
-    if device == "cuda":
-        from pertcast.nn.fit import choose_device
-
-        choose_device(device)
-
-
-def _check_recipes(recipes: Sequence[Recipe]) -> None:
-    """Refuse names that would hide another run or another line of the table, and blocks that do not exist."""
-    counts = Counter(recipe.name for recipe in recipes)
-    faults = [f"{count} recipes have the name '{name}'" for name, count in counts.items() if count > 1]
-    for name, recipe in {recipe.name: recipe for recipe in recipes}.items():
-        if name in (BLEND, ORACLE) or (name in FLOORS and name != recipe.model):
-            faults.append(f"the name '{name}' stands for something else in the score table")
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            faults.append(f"the name '{name}' is not made of letters, digits, '-', '_' and '.'")
-        faults += [unknown("feature block", block, BLOCKS) for block in recipe.features.blocks if block not in BLOCKS]
-    if faults:
-        raise InputError(several("Recipes", faults, fix="Change `name` or `features.blocks` in the TOML file."))
-
-
-def _prepare_place(out: Path, style: str) -> None:
-    """Find out before any model is fitted whether the submission can be written where it shall go."""
-    if style not in FORMATS:
-        raise InputError(unknown("format", style, FORMATS))
-    ending = FORMATS[style]
-    if not _is_folder(out) and out.suffix != ending:
-        other = out.with_suffix(ending)
-        raise InputError(f"A submission in the form '{style}' must end in '{ending}', got '{out}'. Write to '{other}'.")
-    _make_folder(out if _is_folder(out) else out.parent)
-
-
-def _is_folder(out: Path) -> bool:
-    return out.is_dir() or not out.suffix
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder that files can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        fix = "Choose another place, or move away what stands there."
-        raise InputError(f"Folder '{folder}' cannot be written to: {error.strerror}. {fix}") from error
-
-
-def _told_apart(runs: list[Run]) -> list[Run]:
-    """Call runs of the same recipe name by their folders, so that none stands for another."""
-    repeated = [f"{path}" for path, count in Counter(run.folder.resolve() for run in runs).items() if count > 1]
-    if repeated:
-        raise InputError(f"Runs are given more than once: {shorten(repeated)}. Name each once.")
-    counts = Counter(run.recipe.name for run in runs)
-    return [
-        run if counts[run.recipe.name] == 1 else replace(run, recipe=run.recipe.model_copy(update={"name": name}))
-        for run, name in ((run, run.folder.resolve().name) for run in runs)
-    ]
-
-
-def _placed(recipe: Recipe, device: str) -> Recipe:
-    """Say where a recipe's model is trained, if it is one that has a choice."""
-    from pertcast.models.registry import entry
-
-    return recipe.on_device(device) if "training" in entry(recipe.model).config.model_fields else recipe
-
-
 def _compound_groups(strategy: str, question: Question) -> Strings | None:
     """Label each training row's compound so that stereoisomers, or compounds of one scaffold, stay together."""
     from pertcast.features import chemistry
@@ -332,32 +235,15 @@ def _compound_groups(strategy: str, question: Question) -> Strings | None:
 
 
 def _cv_result(competition: Competition, question: Question, folds: list[Fold], runs: list[Run]) -> CVResult:
-    """Collect finished runs and score them on the rows that were held out."""
     held_out = cv.collect(runs, question, folds)
-    y, cell_type, compound = (x[held_out.rows] for x in (question.y, question.cell_type, question.compound))
-    floors = _names_of(runs, FLOORS)
-    scored = [
-        score_rows(name, "floor" if name in floors else "model", y_true=y, y_pred=values)
-        for name, values in held_out.members.items()
-    ]
-    if not any(s.kind == "floor" for s in scored):  # runs blended without theirs
-        scored.append(score_rows("zeros", "floor", y_true=y, y_pred=np.zeros_like(y)))
-    oracle = _oracle(competition, "oracle_train.parquet", np.arange(len(question)))
-    if oracle is not None:
-        scored.append(score_rows(ORACLE, "ceiling", y_true=y, y_pred=oracle[held_out.rows]))
-    parts = {c: cell_type == c for c in question.target_types}
-    parts |= {fold.name: held_out.fold == k for k, fold in enumerate(folds)}
-    title = f"MRRMSE of {len(y)} held-out training rows in {len(folds)} folds, {_kind(competition)}"
-    table = make_table(title, scored, compound=compound, parts=parts)
-    best = next(line.name for line in table.lines if line.name in held_out.members)
-    scope = Scope(compound, cell_type, y, held_out.members[best])
+    table, scope = held_out_table(competition, question, folds, runs=runs, held_out=held_out)
     return CVResult(competition, question, folds, runs, held_out, table, scope)
 
 
 def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> Submitted:
     """Blend, write, read back and validate, and score where the truth lies beside the data."""
     competition, question = result.competition, result.question
-    zeros = _names_of(result.runs, ("zeros",))  # no use in a blend
+    zeros = names_of(result.runs, ("zeros",))  # no use in a blend
     if len(zeros) == len(result.runs):
         raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
     blended = blend_members(question, result.held_out, cv.test_predictions(result.runs), leave_out=zeros)
@@ -371,7 +257,7 @@ def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") ->
     score_table = None
     if solution.is_file():
         truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
-        score_table = _solution_table(competition, question, truth, {BLEND: blended.test})
+        score_table = solution_table(competition, question, truth, {BLEND: blended.test})
     return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks)
 
 
@@ -385,12 +271,12 @@ def _write(
     if style == "openproblems":
         from pertcast.io.cells import write_openproblems_prediction
 
-        path = out / "prediction.h5ad" if _is_folder(out) else out
+        path = out / "prediction.h5ad" if is_folder(out) else out
         write_openproblems_prediction(
             path, ids=ids, genes=genes, values=values, dataset_id=competition.folder.name, method_id=f"pertcast_{name}"
         )
         return path
-    if _is_folder(out):
+    if is_folder(out):
         path = csv.publish(
             out, ids=ids, genes=genes, values=values, name=name, cv_score=cv_score, facts=facts, today=date.today()
         )
@@ -398,10 +284,6 @@ def _write(
         path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=facts)
     csv.validate_submission(path, ids=ids, genes=genes)
     return path
-
-
-def _names_of(runs: Sequence[Run], models: Sequence[str]) -> tuple[str, ...]:
-    return tuple(run.recipe.name for run in runs if run.recipe.model in models)
 
 
 def _facts(result: CVResult, blended: Blended, table: ScoreTable) -> dict:
@@ -441,42 +323,3 @@ def _without_structure(competition: Competition, question: Question) -> Ints:
     return question.test_ids[unseen & np.array([not isinstance(s, str) for s in question.test_smiles])]
 
 
-def _solution_table(
-    competition: Competition, question: Question, truth: Solution, predictions: dict[str, Floats]
-) -> ScoreTable:
-    """Score predictions of the test rows beside floors fitted on all training rows, and the oracle."""
-    scored = [score_rows(name, "model", y_true=truth.y, y_pred=values) for name, values in predictions.items()]
-    scored += [
-        score_rows(name, "floor", y_true=truth.y, y_pred=values)
-        for name, values in cv.fit_on_all(question, FLOORS).items()
-    ]
-    oracle = _oracle(competition, "oracle.parquet", question.test_ids)
-    if oracle is not None:
-        scored.append(score_rows(ORACLE, "ceiling", y_true=truth.y, y_pred=oracle))
-    parts = _usage_parts(truth) | {c: question.test_cell_type == c for c in question.target_types}
-    title = f"MRRMSE of the {len(truth.y)} rows of the solution, {_kind(competition)}"
-    return make_table(title, scored, compound=question.test_compound, parts=parts)
-
-
-def _bare_table(truth: Solution, y_pred: Floats, name: str) -> ScoreTable:
-    """Score where nothing is known of the rows but the truth: zeros is the only floor."""
-    scored: list[Scored] = [
-        score_rows(name, "model", y_true=truth.y, y_pred=y_pred),
-        score_rows("zeros", "floor", y_true=truth.y, y_pred=np.zeros_like(truth.y)),
-    ]
-    title = f"MRRMSE of the {len(truth.y)} rows of the solution (compounds not at hand: interval over rows)"
-    return make_table(title, scored, compound=truth.ids.astype(object), parts=_usage_parts(truth))
-
-
-def _usage_parts(truth: Solution) -> dict[str, np.ndarray]:
-    return {usage: truth.usage == usage for usage in ("Public", "Private")}
-
-
-def _oracle(competition: Competition, name: str, ids: np.ndarray) -> Floats | None:
-    """Read the oracle's predictions, which only simulated competitions have."""
-    path = competition.folder / name
-    return read_predictions(path, ids=ids, genes=competition.genes) if path.is_file() else None
-
-
-def _kind(competition: Competition) -> str:
-    return "SIMULATED data" if competition.simulated else "measured data"

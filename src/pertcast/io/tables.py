@@ -17,6 +17,7 @@ from pertcast.io import parts
 from pertcast.io.narrow import read_text, typed
 from pertcast.io.wide import Wide, column_names, gene_columns, read_wide
 from pertcast.schema import CELL_TYPE, COMPOUND, COMPOUND_ID, ID, SMILES, Table
+from pertcast.types import Question
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,19 @@ def read_competition(folder: Path, *, layer: str | None = None) -> Competition:
     if competition is None:
         raise InputError("\n".join(faults))
     return competition
+
+
+def question_of(competition: Competition) -> Question:
+    """Turn the tables of a competition into arrays."""
+    train, test = competition.train, competition.test
+    columns = (schema.CELL_TYPE, schema.COMPOUND, schema.SMILES)
+    return Question(
+        competition.genes,
+        *(train[name].to_numpy(object) for name in columns),
+        competition.y,
+        test[schema.ID].to_numpy(),
+        *(test[name].to_numpy(object) for name in columns),
+    )
 
 
 def check_competition(folder: Path, *, layer: str | None = None) -> list[str]:
