@@ -24,6 +24,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith(("pertcast ", "make "))
 ]
+MAKE = sorted({*(line for line in COMMANDS if line.startswith("make ")), *re.findall(r"`(make [^`]+)`", README)})
 LOCAL = [line for line in COMMANDS if line.startswith("pertcast ") and "download" not in line]
 
 
@@ -48,7 +49,7 @@ def test_every_command_of_the_readme_runs_in_order(tmp_path):
     assert (tmp_path / "blend.json").is_file()
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+@pytest.mark.parametrize("line", MAKE)
 def test_every_make_target_exists(line):
     done = subprocess.run([*shlex.split(line), "-n"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -92,3 +93,11 @@ def test_every_path_of_the_readme_exists():
         assert (ROOT / target).is_file(), target
     for name in re.findall(r"`(notebooks/01_meet_the_data|0\d_\w+)`", README):
         assert list((ROOT / "notebooks").glob(f"{Path(name).name}.ipynb")), name
+
+
+def test_the_readme_shows_every_command():
+    from pertcast.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
+    assert known == {line.split()[1] for line in COMMANDS if line.startswith("pertcast ")}

@@ -15,8 +15,11 @@ def line(name, kind, mrrmse, v_floor):
     }  # fmt: skip
 
 
-CV = {"lines": [line("blend", "model", 0.8, -0.2), line("ridge", "model", 0.9, -0.1), line("zeros", "floor", 1, 0)]}
-SCORE = {"lines": [line("blend", "model", 1.5, -0.5), line("zeros", "floor", 2, 0)]}
+CV = {
+    "lines": [line("blend", "model", 0.8, -0.2), line("ridge", "model", 0.9, -0.1), line("zeros", "floor", 1, 0)],
+    "verdicts": [],
+}
+SCORE = {"lines": [line("blend", "model", 1.5, -0.5), line("zeros", "floor", 2, 0)], "verdicts": []}
 
 
 def test_lines_of_both_tables_stand_side_by_side():
@@ -29,6 +32,12 @@ def test_lines_of_both_tables_stand_side_by_side():
 
 def test_without_a_solution_the_cells_are_empty():
     assert readme.markdown({"cv": CV, "score": None}).splitlines()[2] == "| blend | 0.800 | 0.700 - 0.900 |  |  |  |"
+
+
+def test_a_model_below_its_floor_is_said_to_be_so():
+    """A score never stands without its floor."""
+    facts = {"cv": CV | {"verdicts": ["ridge is worse."]}, "score": SCORE | {"verdicts": ["blend is worse."]}}
+    assert readme.markdown(facts).endswith(" |\n\nHeld-out rows: ridge is worse.\n\nRows to predict: blend is worse.")
 
 
 def test_only_what_stands_between_the_markers_changes(tmp_path):

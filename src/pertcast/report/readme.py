@@ -26,17 +26,20 @@ def fill(text: str, name: str, table: str) -> str:
 
 
 def markdown(facts: dict) -> str:
-    """Lay out the lines of `cv` and `score` beside each other, best of the held-out rows first.
+    """Lay out the lines of `cv` and `score` beside each other, and say which models are below their floor.
 
     facts   what `pertcast submission --json` prints; `score` is None where no solution lies beside the data
     """
-    score = {line["name"]: line for line in (facts["score"] or {"lines": []})["lines"]}
+    cv, solution = facts["cv"], facts["score"] or {"lines": [], "verdicts": []}
+    score = {line["name"]: line for line in solution["lines"]}
     rows = [list(HEAD), ["---"] + ["---:"] * (len(HEAD) - 1)]
-    for line in facts["cv"]["lines"]:
+    for line in cv["lines"]:
         name = line["name"] if line["kind"] == "model" else f"*{line['name']}* ({line['kind']})"
         final = score.get(line["name"])
         rows.append([name, *_score_cells(line), *_score_cells(final), _difference(final)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    below = [f"Held-out rows: {text}" for text in cv["verdicts"]]
+    below += [f"Rows to predict: {text}" for text in solution["verdicts"]]
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *(f"\n{text}" for text in below)])
 
 
 def _score_cells(line: dict | None) -> list[str]:
