@@ -165,7 +165,8 @@ def test_every_loss_learns_an_additive_response(train, loss):
 def test_training_loss_over_scores_is_that_over_genes(train):
     """The first batch is all rows, before any step: its loss is the MRRMSE of the starting network over the genes."""
     config = _config(dropout=0.0, token_dropout=0.0, unknown_rate=0.0, components=3, head=0, training={"warmup": 0.0})
-    config = config.model_copy(update={"training": config.training.model_copy(update={"batch": 999, "epochs": 1, "least_batches": 1})})
+    one_step = config.training.model_copy(update={"batch": 999, "epochs": 1, "least_batches": 1})
+    config = config.model_copy(update={"training": one_step})
     model = Transformer(config).fit(train, seed=0)
     start = Transformer(config)
     start.encoding, start.nets = model.encoding, [model.encoding.new_net(config, seed=0).eval()]

@@ -31,7 +31,7 @@ MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
 class TransformerTraining(FitSettings):
     """Rises fast to a high rate: learned embeddings of rarely seen compounds need it."""
 
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(40, ge=1)
     batch: int = Field(256, ge=1)
     least_batches: int = Field(10, ge=1)
     lr: float = Field(2e-2, gt=0)
