@@ -147,7 +147,6 @@ def finished(folder: Path) -> list[Path]:
     return list((folder / "runs").glob("*/*/*/seed*/DONE.json"))
 
 
-@pytest.mark.xfail(strict=True, reason="scores average whatever seeds lie in the run's folder, not those asked for")
 def test_fewer_seeds_than_before_are_fewer_seeds(demo, submitted, tmp_path):
     """R38: what an earlier command left in the folder changes no number of a later one."""
     preset = write_preset(tmp_path / "recipes")

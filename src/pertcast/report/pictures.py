@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"ceiling": "#3a7d44", "model": "#2f6690", "floor": "#b0b0b0"}
 MOST_COMPOUNDS = 40  # labels that can still be read
+TITLE_WIDTH = 66  # characters over one of three panels
 
 
 def draw_report(path: Path, table: ScoreTable, scope: Scope) -> None:
@@ -49,12 +51,12 @@ def draw_table(axes: Axes, table: ScoreTable) -> None:
         at = (line.mrrmse, i)
         axes.annotate(f"{line.mrrmse:.3f}", at, (0, 7), textcoords="offset points", ha="center", fontsize=8)
     axes.axvline(table.line(table.best_floor).mrrmse, color=COLOURS["floor"], ls="--", lw=1)
-    axes.set_yticks(range(len(lines)), [line.name for line in lines])
+    axes.set_yticks(range(len(lines)), [_short(line.name) for line in lines])
     axes.set_ylim(-0.6, len(lines) - 0.2)
     axes.set_xlabel("MRRMSE (lower is better), 95 % interval over compounds")
     kinds = [kind for kind in COLOURS if any(line.kind == kind for line in lines)]
     axes.legend([axes.plot([], [], "o", color=COLOURS[k])[0] for k in kinds], kinds, frameon=False, loc="best")
-    axes.set_title(table.title, fontsize=10, wrap=True)
+    axes.set_title(fill(table.title, TITLE_WIDTH), fontsize=10)
 
 
 def draw_compounds(axes: Axes, errors: Floats, compound: Strings) -> None:
@@ -68,7 +70,7 @@ def draw_compounds(axes: Axes, errors: Floats, compound: Strings) -> None:
     axes.plot(mean[order], -np.arange(len(order)), "|", color="black", ms=9)
     axes.set_yticks(-np.arange(len(order)), [_short(names[k]) for k in order], fontsize=6)
     axes.set_xlabel("row RMSE of the best model; | mean of the compound")
-    axes.set_title(f"The {len(order)} compounds of {len(names)} with the largest error", fontsize=10)
+    axes.set_title(f"Compounds by error: the largest {len(order)} of {len(names)}", fontsize=10)
 
 
 def draw_row(axes: Axes, true: Floats, predicted: Floats, *, label: str) -> None:
