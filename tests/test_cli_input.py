@@ -255,7 +255,7 @@ def test_a_disk_that_fills_anywhere_else_is_told_too(demo, tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     monkeypatch.setattr("pertcast.runs.Path.mkdir", mkdir)
-    monkeypatch.setattr("pertcast.workflow._make_folder", lambda folder: None)
+    monkeypatch.setattr("pertcast.workflow.make_folder", lambda folder: None)
     done = pertcast("cv", "ridge", "--data", demo, "--out", tmp_path / "runs")
     refused(done, "'.*runs.*' cannot be written: No space left on device. Free some space, or choose another place.")
 
