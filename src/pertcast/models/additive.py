@@ -82,14 +82,18 @@ class _Layout:
         return self.of_type, self.of_compound + self.of_type.max() + 1
 
     def inverse(self, pseudo: tuple[float, float]) -> Floats:
-        """Inverse of X'X plus the pseudo-rows of each effect on its diagonal: (c + d, c + d)."""
-        left, right = self.columns
-        size = right.max() + 1
-        gram = np.zeros((size, size))
-        for a, b in ((left, left), (right, right), (left, right), (right, left)):
-            np.add.at(gram, (a, b), 1.0)
-        gram[np.diag_indices(size)] += np.where(np.arange(size) <= left.max(), *pseudo)
-        return np.linalg.inv(gram)
+        """Inverse of X'X plus the pseudo-rows of each effect on its diagonal: (c + d, c + d).
+
+        No two cell types, and no two compounds, share a row, so only a block of the size of the cell types needs a
+        real inversion (Schur complement).
+        """
+        count = np.zeros((self.of_type.max() + 1, self.of_compound.max() + 1))  # (c, d)
+        np.add.at(count, (self.of_type, self.of_compound), 1.0)
+        share = count / (count.sum(0) + pseudo[1])  # (c, d)
+        top = np.linalg.inv(np.diag(count.sum(1) + pseudo[0]) - share @ count.T)  # (c, c)
+        corner = -top @ share  # (c, d)
+        bottom = np.diag(1 / (count.sum(0) + pseudo[1])) - share.T @ corner  # (d, d)
+        return np.block([[top, corner], [corner.T, bottom]])
 
     def effects(self, y: Floats, pseudo: tuple[float, float]) -> Floats:
         """Solve for all effects at once: y (n, g) -> (c + d, g)."""
