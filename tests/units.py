@@ -25,6 +25,8 @@ class Write:
         if unit.startswith("waiting"):
             (self.folder / f"{unit}.pid").write_text(str(os.getpid()))
             time.sleep(120)
+        if unit.startswith("later"):
+            time.sleep(0.05)
         facts = f"{unit} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')}"
         (self.folder / unit).write_text(facts)
         (self.folder / f"{unit}.pid").write_text(str(os.getpid()))

@@ -73,7 +73,7 @@ def test_an_error_in_a_worker_comes_back_as_it_was(tmp_path):
     units = ["one", "broken", *(f"later {k}" for k in range(200))]
     with pytest.raises(InputError, match="^Unit 'broken' is at fault.$"):
         local.run_units(units, Write(tmp_path), jobs=2, describe=str)
-    assert "one" in written(tmp_path)
+    assert within(30, lambda: "one" in written(tmp_path))  # a unit at work is finished, not cut off
     assert len(written(tmp_path)) < len(units) - 1
 
 
