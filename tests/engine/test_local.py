@@ -91,7 +91,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
         f"    run_units(['waiting 1', 'waiting 2'], Write(Path({str(tmp_path)!r})), jobs=2, describe=str)\n"
     )
     (tmp_path / "start.py").write_text(code)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     starter = subprocess.Popen([sys.executable, str(tmp_path / "start.py")], env=env, stderr=subprocess.DEVNULL)
     pids: list[int] = []
     try:
