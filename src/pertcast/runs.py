@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def read_manifest(run: Run) -> tuple[list[Fold], str]:
     return folds, manifest["data"]
 
 
+@cache
+def code_digest() -> str:
+    """Digest of the source that numbers follow from: a unit made by other code is made again."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for folder in ("features", "models", "nn", "validation"):
+        for path in sorted((root / folder).glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
     """Everything the numbers of a unit follow from."""
     return {
@@ -127,6 +139,7 @@ def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
         "fold": fold_digest(unit.fold) if unit.fold else None,
         "fold_name": unit.fold.name if unit.fold else REFIT,
         "holds_out": unit.fold.holds_out if unit.fold else None,
+        "code": code_digest(),
         "pertcast": __version__,
         "recipe": unit.recipe.digest(),
         "seed": unit.seed,

@@ -22,12 +22,14 @@ from pertcast.io.cache import Cache
 from pertcast.types import Block, Examples, Floats, Ints, Question, Strings
 
 ONE_HOT = ("cell_type", "compound")
+CHEMISTRY_SCORES = 64  # principal scores of fingerprints
 PARTS = 5  # by compound; a cell type has many rows, so parts of it describe each other well
 STATISTICS = {
     f"{prefix}{stat}": (prefix, stat) for prefix in ("cell_type_", "compound_", "compound_residual_") for stat in STATS
 }
 CHEMISTRY: dict[str, Callable[[list[str]], Floats]] = {
     "morgan": lambda smiles: chemistry.morgan_bits(smiles).astype(np.float32),
+    "morgan_scores": lambda smiles: _principal(chemistry.morgan_bits(smiles)),
     "count_fingerprint": lambda smiles: chemistry.count_fingerprint(smiles).astype(np.float32),
     "descriptors": lambda smiles: _descriptors(smiles),
     "cluster": lambda smiles: _one_hot(chemistry.cluster_ids(chemistry.morgan_bits(smiles))),
@@ -165,6 +167,14 @@ def _descriptors(smiles: list[str]) -> Floats:
         names = shorten(f"{name} ({count})" for name, count in table.replaced.items())
         logging.getLogger(__name__).warning("Descriptors without a value, replaced by the median: %s", names)
     return table.values
+
+
+def _principal(bits: Floats) -> Floats:
+    """Reduce fingerprints to their leading principal scores: what a linear model of few rows can use."""
+    bits = bits.astype(np.float32)
+    if not bits.var():  # one compound, or all alike
+        return np.zeros((len(bits), 1), np.float32)
+    return TargetSVD.fit(bits, CHEMISTRY_SCORES).encode(bits)
 
 
 def _one_hot(labels: np.ndarray) -> Floats:

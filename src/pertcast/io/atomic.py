@@ -161,6 +161,8 @@ def _said_plainly(final: Path) -> Iterator[None]:
     """Turn what the operating system says of writing `final` into one message for the user."""
     try:
         yield
+    except InputError:  # said already, by a block within this one
+        raise
     except Exception as error:
         fix = _fix(error, final)
         if fix is None:
