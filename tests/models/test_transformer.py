@@ -8,7 +8,7 @@ import torch
 
 from pertcast.errors import InputError, NotFittedError
 from pertcast.models.registry import build
-from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining
+from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining, new_net
 from pertcast.types import Block, Examples
 
 GENES, COMPOUNDS, TYPES = 37, 5, 3
@@ -169,7 +169,7 @@ def test_training_loss_over_scores_is_that_over_genes(train):
     config = config.model_copy(update={"training": one_step})
     model = Transformer(config).fit(train, seed=0)
     start = Transformer(config)
-    start.encoding, start.nets = model.encoding, [model.encoding.new_net(config, seed=0).eval()]
+    start.encoding, start.nets = model.encoding, [new_net(model.encoding, config, seed=0).eval()]
     expected = np.sqrt(np.square(train.y - start.predict(train)).mean(axis=1)).mean()
     assert model.history[0]["loss"] == pytest.approx(expected, rel=1e-5)
 

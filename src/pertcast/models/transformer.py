@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 
 from pertcast.config import Config, validated
 from pertcast.errors import InputError, NotFittedError
-from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
+from pertcast.nn.encoding import CODES, Encoding, under
 from pertcast.nn.fit import FitSettings, LossFn, choose_device, fit_network, seeded
 from pertcast.nn.layers import CodeEmbedding, LookupProjection, TokenAttentionBlock
-from pertcast.nn.losses import SCORE_LOSSES, make_loss
 from pertcast.types import Examples, Floats
 
-CODES = ("cell_type", "compound")  # one-hot blocks; their row index is the code, 0 for a name training did not show
 PREDICT_ROWS = 256  # rows a block of prediction
 MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
 
@@ -129,60 +126,7 @@ def _head(width: int, config: TransformerConfig, k: int) -> nn.Module:
     if not config.head:
         return nn.Sequential(nn.Dropout(config.token_dropout), nn.LayerNorm(width), nn.Linear(width, k))
     hidden = [nn.Linear(width, config.head), nn.BatchNorm1d(config.head), nn.GELU(), nn.Dropout(config.dropout)]
-    return nn.Sequential(
-        nn.Dropout(config.token_dropout), nn.BatchNorm1d(width), *hidden, nn.Linear(config.head, k)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How rows become tensors and scores become genes; all of it is learned from the training rows."""
-
-    svd: TargetSVD
-    unit: float  # root mean square of a score: the network's outputs are in this unit
-    centers: Mapping[str, Floats]  # {block: (d,)}  column means over the training rows
-    spreads: Mapping[str, float]  # {block: root mean square of its centred values}: columns keep their relative weight
-    codes: Mapping[str, int]  # {cell_type, compound: number of codes}
-
-    @classmethod
-    def of(cls, train: Examples, config: TransformerConfig) -> Encoding:
-        svd = TargetSVD.fit(train.y, config.components)
-        unit = float(np.sqrt(np.square(svd.encode(train.y)).mean()))
-        centers, spreads = {}, {}
-        for name in config.blocks:
-            block = train.block(name)
-            share = np.bincount(block.index, minlength=len(block.table)) / len(train)  # (k,) of the rows, per table row
-            centers[name] = (share @ block.table).astype(np.float32)
-            squares = share @ np.square(block.table - centers[name]).mean(axis=1)
-            spreads[name] = float(np.sqrt(squares)) or 1.0
-        return cls(svd, unit, centers, spreads, {name: len(train.block(name).table) for name in CODES})
-
-    def tables(self, rows: Examples, device: torch.device) -> dict[str, Tensor]:
-        """Standardise each block's table: {block: (., d)}."""
-        tables = {name: (rows.block(name).table - self.centers[name]) / self.spreads[name] for name in self.centers}
-        return {name: torch.tensor(table, dtype=torch.float32, device=device) for name, table in tables.items()}
-
-    def index(self, rows: Examples, device: torch.device) -> dict[str, Tensor]:
-        """Codes and table rows of each row: {name: (n,)}."""
-        for name, known in self.codes.items():
-            got = len(rows.block(name).table)
-            if got != known:
-                raise InputError(
-                    f"Block '{name}' has {got} codes, but the model was fitted with {known}. "
-                    "Encode the rows with the vocabulary of the training rows."
-                )
-        return {name: torch.tensor(rows.block(name).index, device=device) for name in (*CODES, *self.centers)}
-
-    def targets(self, train: Examples, *, over_scores: bool) -> dict[str, Tensor]:
-        if not over_scores:
-            return {"y": torch.tensor(train.y, dtype=torch.float32)}  # (n, g)
-        values = {"scores": self.svd.encode(train.y), "residual": self.svd.residual_norm2(train.y)}  # (n, k), (n,)
-        return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
-
-    def new_net(self, config: TransformerConfig, seed: int) -> TokenNet:
-        widths = {name: len(self.centers[name]) for name in config.blocks}
-        with seeded(seed):
-            return TokenNet(config, self.codes, widths, self.svd.k)
+    return nn.Sequential(nn.Dropout(config.token_dropout), nn.BatchNorm1d(width), *hidden, nn.Linear(config.head, k))
 
 
 @register("transformer", config=TransformerConfig, seeded=True)
@@ -206,7 +150,7 @@ class Transformer:
             valid = None
         elif valid is None:
             train, valid = _split(train, seed)
-        self.encoding = Encoding.of(train, config)
+        self.encoding = Encoding.of(train, blocks=config.blocks, components=config.components)
         device = choose_device(settings.device)
         tables, data = self._tensors(train, device)
         held_out = None
@@ -218,7 +162,7 @@ class Transformer:
         self.nets, self.history = [], []
         for member, of_member in enumerate(config.of_members()):
             start = MEMBER_SEEDS * seed + member
-            net = self.encoding.new_net(of_member, start)
+            net = new_net(self.encoding, of_member, start)
             log = partial(self._log, member)
             self.nets.append(fit_network(net, data, loss_fn, settings, seed=start, valid=held_out, log=log))
         return self
@@ -239,46 +183,29 @@ class Transformer:
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
         nets = {f"{m}.{key}": value for m, net in enumerate(self.nets) for key, value in net.state_dict().items()}
-        arrays = {key: value.cpu().numpy() for key, value in nets.items()}
-        arrays |= {f"svd.{key}": value for key, value in encoding.svd.arrays().items()}
-        arrays |= {f"center.{name}": value for name, value in encoding.centers.items()}
-        facts = {"unit": encoding.unit, "spreads": dict(encoding.spreads), "codes": dict(encoding.codes)}
-        save_arrays(folder, "transformer", arrays, {**facts, "config": self.config.model_dump(mode="json")})
+        arrays = {key: value.cpu().numpy() for key, value in nets.items()} | encoding.arrays()
+        save_arrays(folder, "transformer", arrays, {**encoding.facts(), "config": self.config.model_dump(mode="json")})
 
     def load(self, folder: Path) -> Transformer:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
         arrays, facts = load_arrays(folder, "transformer")
         facts["config"]["training"]["device"] = self.config.training.device
         self.config = validated(TransformerConfig, facts["config"], subject=f"Settings in '{folder}'")
-        svd = TargetSVD.from_arrays(_under("svd", arrays))
-        centers = _under("center", arrays)
-        spreads = {name: facts["spreads"][name] for name in self.config.blocks}
-        self.encoding = Encoding(svd, facts["unit"], {n: centers[n] for n in spreads}, spreads, facts["codes"])
-        self.nets = [self.encoding.new_net(of_member, seed=0) for of_member in self.config.of_members()]
+        self.encoding = Encoding.restored(arrays, facts, blocks=self.config.blocks)
+        self.nets = [new_net(self.encoding, of_member, seed=0) for of_member in self.config.of_members()]
         for member, net in enumerate(self.nets):
-            net.load_state_dict({key: torch.tensor(value) for key, value in _under(str(member), arrays).items()})
+            net.load_state_dict({key: torch.tensor(value) for key, value in under(str(member), arrays).items()})
             net.eval()
         return self
 
     def _tensors(self, rows: Examples, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Tables and, row by row, codes, table rows and targets."""
-        targets = self.encoding.targets(rows, over_scores=self.config.loss in SCORE_LOSSES)
+        targets = self.encoding.targets(rows, loss=self.config.loss)
         return self.encoding.tables(rows, device), {**self.encoding.index(rows, device), **targets}
 
     def _loss_fn(self, tables: Mapping[str, Tensor], *, genes: int, device: torch.device) -> LossFn:
-        """Losses of squares are taken over scores, exactly; the others over the decoded genes of a batch."""
-        unit, name = self.encoding.unit, self.config.loss
-        if name in SCORE_LOSSES:
-            over_scores = SCORE_LOSSES[name]
-            return lambda net, rows: over_scores(
-                unit * net(tables, rows).float(), rows["scores"], rows["residual"], genes=genes
-            )
-        over_genes = make_loss(name, delta=self.config.delta)
-        mean, components = (
-            torch.tensor(array, dtype=torch.float32, device=device)
-            for array in (self.encoding.svd.mean, self.encoding.svd.components)
-        )
-        return lambda net, rows: over_genes(mean + unit * net(tables, rows).float() @ components, rows["y"])
+        loss = self.encoding.response_loss(self.config.loss, delta=self.config.delta, genes=genes, device=device)
+        return lambda net, rows: loss(net(tables, rows), rows)
 
     def _log(self, member: int, facts: dict[str, float]) -> None:
         self.history.append({"member": member, **facts})
@@ -289,6 +216,11 @@ class Transformer:
         return self.encoding
 
 
+def new_net(encoding: Encoding, config: TransformerConfig, seed: int) -> TokenNet:
+    with seeded(seed):
+        return TokenNet(config, encoding.codes, encoding.widths(config.blocks), encoding.svd.k)
+
+
 def _split(train: Examples, seed: int) -> tuple[Examples, Examples]:
     """Set a tenth of the rows aside, at least one."""
     if len(train) < 2:
@@ -296,8 +228,3 @@ def _split(train: Examples, seed: int) -> tuple[Examples, Examples]:
     rows = np.random.default_rng(seed).permutation(len(train))
     aside = max(1, len(train) // 10)
     return train.take(rows[aside:]), train.take(rows[:aside])
-
-
-def _under(prefix: str, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
-    start = f"{prefix}."
-    return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}

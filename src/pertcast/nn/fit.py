@@ -94,9 +94,7 @@ def _run_epochs(
 ) -> None:
     device = next(iter(data.values())).device
     batches = max(math.ceil(n / settings.batch), min(settings.least_batches, n // LEAST_ROWS))
-    optimizer = make_optimizer(
-        settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = Schedule(
         settings.schedule,
         optimizer,
