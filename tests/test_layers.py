@@ -22,6 +22,7 @@ LAYERS = {
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
 BESIDE = {
     ("pertcast.features", "pertcast.io"),  # assemble keeps tables of structures in the cache
+    ("pertcast.features", "pertcast.de"),  # responses are p-values, models learn in t
     ("pertcast.nn", "pertcast.features"),
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,8 @@ class Recipe(Config):
     model: str  # a name of `pertcast models`
     reason: str  # why this difference from the default exists
     source: str = ""  # paper, write-up or system it follows
+    space: Literal["response", "t"] = "response"  # what models learn: t-scores are recovered from signed -log10 p
+    degrees_of_freedom: float | None = Field(None, gt=0)  # of those t-scores; None takes them as normal
     features: FeatureConfig = FeatureConfig()
     settings: dict[str, Any] = Field(default_factory=dict)  # fields of the model's own Config that differ
 

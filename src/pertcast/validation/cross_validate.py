@@ -16,6 +16,7 @@ from pertcast.config import FeatureConfig, Recipe
 from pertcast.engine.local import run_units
 from pertcast.errors import InputError, LeakError
 from pertcast.features.assemble import Assembled, assemble
+from pertcast.features.target_space import learned_question, to_response
 from pertcast.io.cache import Cache
 from pertcast.models.registry import build, entry
 from pertcast.runs import (
@@ -95,7 +96,7 @@ class Work:
     def __init__(self, question: Question, folders: dict[str, Path], data_digest: str, cache: Cache | None):
         self.question, self.folders, self.data_digest, self.cache = question, folders, data_digest, cache
         self.number: int | None = None
-        self.kept: dict[FeatureConfig, Assembled] = {}
+        self.kept: dict[tuple[FeatureConfig, str, float | None], Assembled] = {}
 
     def __call__(self, unit: Unit) -> None:
         """Fit one model on one fold with one seed, and write its directory."""
@@ -103,6 +104,7 @@ class Work:
         model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
         asked = rows.valid if unit.fold else rows.test
         values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
+        values = to_response(values, unit.recipe)
         run, log = Run(self.folders[unit.recipe.name], unit.recipe), list(getattr(model, "history", []))
         if log:
             write_curves(run, unit, log)
@@ -119,12 +121,14 @@ class Work:
         """Return the fold's rows with the recipe's features."""
         if unit.number != self.number:
             self.number, self.kept = unit.number, {}
-        features = unit.recipe.features
-        if features not in self.kept:
+        recipe = unit.recipe
+        key = (recipe.features, recipe.space, recipe.degrees_of_freedom)
+        if key not in self.kept:
             everything, nothing = np.arange(len(self.question)), np.arange(0)
             train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
-            self.kept[features] = assemble(self.question, features, train=train, valid=valid, cache=self.cache)
-        return self.kept[features]
+            question = learned_question(self.question, recipe)
+            self.kept[key] = assemble(question, recipe.features, train=train, valid=valid, cache=self.cache)
+        return self.kept[key]
 
 
 def predict_held_out(
