@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -93,21 +93,14 @@ def _run_epochs(
     log: Log | None,
 ) -> None:
     device = next(iter(data.values())).device
-    batches = max(math.ceil(n / settings.batch), min(settings.least_batches, n // LEAST_ROWS))
+    batches = batches_per_epoch(n, settings)
     optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    schedule = Schedule(
-        settings.schedule,
-        optimizer,
-        steps=settings.epochs * batches,
-        warmup=settings.warmup,
-        plateau_factor=settings.plateau_factor,
-        plateau_patience=settings.plateau_patience,
-    )
+    schedule = make_schedule(settings, optimizer, steps=settings.epochs * batches)
     best, average = BestWeights(), AverageWeights()
     for epoch in range(1, settings.epochs + 1):
         parts = torch.randperm(n).to(device).tensor_split(batches)
         losses = [_step(net, _take(data, rows), loss_fn, optimizer, schedule, clip=settings.clip) for rows in parts]
-        facts = {"epoch": epoch, "loss": _weighted_mean(losses, parts), "lr": optimizer.param_groups[0]["lr"]}
+        facts = {"epoch": epoch, "loss": weighted_mean(losses, map(len, parts)), "lr": optimizer.param_groups[0]["lr"]}
         if not math.isfinite(facts["loss"]):
             found = f"Training loss is {facts['loss']} in epoch {epoch}."
             raise InputError(f"{found} Lower the learning rate ({settings.lr}) or look for values that are not finite.")
@@ -131,7 +124,7 @@ def _step(
     net.train()
     schedule.before_step()
     optimizer.zero_grad(set_to_none=True)
-    with _mixed_precision(next(iter(rows.values())).device):
+    with mixed_precision(next(iter(rows.values())).device):
         loss = loss_fn(net, rows)
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), clip)
@@ -145,7 +138,7 @@ def mean_loss(net: nn.Module, rows: Rows, loss_fn: LossFn, *, block: int) -> flo
     n = _count(rows, "Valid data")
     net.eval()
     parts = torch.arange(n, device=next(iter(rows.values())).device).tensor_split(math.ceil(n / block))
-    return _weighted_mean([loss_fn(net, _take(rows, part)) for part in parts], parts)
+    return weighted_mean([loss_fn(net, _take(rows, part)) for part in parts], map(len, parts))
 
 
 class BestWeights:
@@ -206,17 +199,36 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         yield
 
 
-def _mixed_precision(device: torch.device) -> torch.autocast:
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where it is fast: on a GPU."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def batches_per_epoch(n: int, settings: FitSettings) -> int:
+    """How many batches of equal size n rows are cut into."""
+    return max(math.ceil(n / settings.batch), min(settings.least_batches, n // LEAST_ROWS))
+
+
+def make_schedule(settings: FitSettings, optimizer: torch.optim.Optimizer, *, steps: int) -> Schedule:
+    """Move the learning rate as the settings say, over so many steps in all."""
+    return Schedule(
+        settings.schedule,
+        optimizer,
+        steps=steps,
+        warmup=settings.warmup,
+        plateau_factor=settings.plateau_factor,
+        plateau_patience=settings.plateau_patience,
+    )
+
+
+def weighted_mean(losses: Iterable[Tensor], sizes: Iterable[int]) -> float:
+    """Mean over rows of batches' mean losses: sizes are their numbers of rows."""
+    weight = torch.tensor(list(sizes), dtype=torch.float64)
+    return float((torch.stack(list(losses)).double().cpu() * weight).sum() / weight.sum())
 
 
 def _take(data: Rows, rows: Tensor) -> Rows:
     return {name: tensor[rows] for name, tensor in data.items()}
-
-
-def _weighted_mean(losses: list[Tensor], parts: tuple[Tensor, ...]) -> float:
-    sizes = torch.tensor([len(part) for part in parts], dtype=torch.float64)
-    return float((torch.stack(losses).double().cpu() * sizes).sum() / sizes.sum())
 
 
 def _count(data: Rows, subject: str) -> int:
