@@ -1,14 +1,15 @@
-"""Blending: the weights minimise what they should, on out-of-fold rows only, and are honest about it."""
+"""Blending: scales and strength only where they help elsewhere, out-of-fold rows only, and honest about it."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.optimize import minimize
 
-from pertcast.ensemble import Blend, blend_members, fit_blend, fit_weights, grams_of
+from pertcast.ensemble import Blend, Step, blend_members, fit_blend
 from pertcast.errors import InputError
-from pertcast.types import Predictions, Question
+from pertcast.row_strength import RowStrength
+from pertcast.types import Fold, Predictions, Question
 from pertcast.validation.cross_validate import OutOfFold
+from pertcast.weights import grams_of
 
 
 def members_of(y, rng, noises=(0.5, 1.0, 2.0)):
@@ -25,34 +26,13 @@ def y():
     return rng.normal(size=(60, 25)) * rng.exponential(2, size=(60, 1))
 
 
-def test_weights_minimise_mrrmse(y):
-    """Oracle: scipy's general optimiser on the plain definition."""
-    members = members_of(y, np.random.default_rng(1))
-    weights = fit_weights(grams_of(members, y))
-
-    def loss(w):
-        return mrrmse(y, sum(a * m for a, m in zip(w, members, strict=True)))
-
-    best = minimize(loss, np.full(3, 1 / 3), bounds=[(0, None)] * 3, method="L-BFGS-B", options={"ftol": 1e-14})
-    assert loss(weights) <= best.fun + 1e-6
-    assert_allclose(weights, best.x, atol=2e-3)
-
-
-def test_a_perfect_member_gets_all_and_an_opposite_one_nothing(y):
-    assert_allclose(fit_weights(grams_of([y, -y], y)), [1, 0], atol=1e-5)
-    assert_allclose(fit_weights(grams_of([y / 2], y)), [2], atol=1e-5)  # the scale is fitted without a prior
-
-
-def test_row_errors_equal_the_definition(y):
-    members = members_of(y, np.random.default_rng(2))
-    weights = np.array([0.2, 0.7, 0.4])
-    blend = sum(w * m for w, m in zip(weights, members, strict=True))
-    assert_allclose(grams_of(members, y).row_rmse(weights), np.sqrt(((y - blend) ** 2).mean(1)), rtol=1e-9)
-
-
-def blend_of(y, members, cell_type, fold, targets):
+def blend_of(y, members, cell_type, fold, targets, profiles=None):
     names = tuple(f"m{i}" for i in range(len(members)))
-    return fit_blend(names, grams_of(members, y), cell_type=cell_type, fold=fold, target_types=targets)
+    return fit_blend(names, grams_of(members, y, profiles), cell_type=cell_type, fold=fold, target_types=targets)
+
+
+def one_type(rows):
+    return np.array(["A"] * rows, dtype=object)
 
 
 def test_scales_by_cell_type_only_where_they_help_elsewhere(y):
@@ -64,7 +44,48 @@ def test_scales_by_cell_type_only_where_they_help_elsewhere(y):
     assert_allclose(blend.scales["A"] * blend.weights[0], 2, rtol=0.05)
     blend, _ = blend_of(y, members_of(y, np.random.default_rng(3)), cell_type, fold, ["A"])
     assert blend.scales == {}
-    assert "no scales by cell type" in blend.reason
+    assert "a scale by cell type not used: it would" in blend.text()
+
+
+def test_row_strength_only_where_it_helps_elsewhere():
+    """Planted: the larger a prediction, the more of it is true. Then without: what it would gain or lose is said."""
+    rng = np.random.default_rng(6)
+    p = rng.normal(size=(200, 20)) * rng.uniform(0.3, 3, size=(200, 1))
+    size, fold = np.sqrt((p**2).mean(1, keepdims=True)), np.arange(200) % 4
+    noise = 0.2 * rng.normal(size=p.shape)
+    blend, weights = blend_of(p * size**0.4 + noise, [p], one_type(200), fold, ["A"])
+    assert blend.strength is not None
+    assert blend.as_dict()["steps"]["row strength"]["used"] is True
+    assert "row strength gains" in blend.text()
+    assert np.corrcoef(np.log(weights[:, 0]), np.log(size[:, 0]))[0, 1] > 0.95
+    assert mrrmse(p * size**0.4, p * weights) < 0.5 * mrrmse(p * size**0.4, p)
+    blend, weights = blend_of(p + noise, [p], one_type(200), fold, ["A"])
+    assert blend.strength is None
+    assert "row strength not used: it would" in blend.text()
+    assert blend.as_dict()["row_strength"] is None
+    assert np.ptp(weights) < 0.05
+
+
+def test_a_step_must_gain_twice_its_standard_error():
+    assert Step("s", gain=0.021, error=0.01).used
+    assert not Step("s", gain=0.019, error=0.01).used
+    assert Step("s", gain=0.019, error=0.01).text() == "s not used: it would gain 0.0190 +- 0.0100 on other folds"
+    assert Step("s", gain=-0.5, error=0.01).text() == "s not used: it would lose 0.5000 +- 0.0100 on other folds"
+
+
+def test_every_decision_is_nested():
+    """The weights that score a row come from a blend fitted, choices included, on the other folds alone."""
+    rng = np.random.default_rng(7)
+    y = rng.normal(size=(90, 15)) * rng.exponential(2, size=(90, 1))
+    members, profiles, fold = members_of(y, rng, (1.0, 1.5, 3.0)), rng.normal(size=y.shape), np.arange(90) // 30
+    cell_type = np.array(["A", "B"] * 45, dtype=object)
+    _, weights = blend_of(y, members, cell_type, fold, ["A"], profiles)
+    for k in range(3):
+        inside, own = fold != k, fold == k
+        parts = [[m[rows] for m in members] for rows in (inside, own)]
+        blend, _ = blend_of(y[inside], parts[0], cell_type[inside], fold[inside], ["A"], profiles[inside])
+        given = blend.row_weights(grams_of(parts[1], y[own], profiles[own]), cell_type[own])
+        assert_allclose(weights[own], given, rtol=1e-9)
 
 
 def test_each_row_is_scored_with_weights_of_other_folds(y):
@@ -80,10 +101,29 @@ def test_each_row_is_scored_with_weights_of_other_folds(y):
 
 
 def test_blend_is_clipped_to_the_training_range():
-    blend = Blend(("a",), np.array([2.0]), {"B": 3.0}, "")
-    reach = np.full(2, 5)
-    values = blend.apply({"a": np.array([[1.0, -4], [1, 1]])}, np.array(["A", "B"]), low=-reach, high=reach)
+    blend = Blend(("a",), np.array([2.0]), {"B": 3.0})
+    reach, said = np.full(2, 5), {"a": np.array([[1.0, -4], [1, 1]])}
+    values = blend.apply(said, np.array(["A", "B"]), profiles=np.zeros((2, 2)), low=-reach, high=reach)
     assert_allclose(values, [[2, -5], [5, 5]])
+
+
+def test_strength_is_applied_to_genes_as_to_inner_products(y):
+    """By hand for the first row; and what scores out-of-fold rows is what is written for test rows."""
+    strength = RowStrength(np.array([0.1, 0.0]), np.array([2.0, 0.5]), 0.05, np.array([0.2, 0.1, 0.03, -0.02, 0.01]))
+    blend = Blend(("a", "b", "c"), np.array([0.5, 0.3, 0.1]), {"B": 1.5}, strength)
+    rng = np.random.default_rng(8)
+    members, cell_type = members_of(y, rng), np.array(["A", "B"] * 30, dtype=object)
+    profiles = rng.normal(size=y.shape) / 5
+    reach = np.full(25, 1e9)
+    values = blend.apply(dict(zip("abc", members, strict=True)), cell_type, profiles=profiles, low=-reach, high=reach)
+    weights = blend.row_weights(grams_of(members, y, profiles), cell_type)
+    assert_allclose(values, sum(w[:, None] * m for w, m in zip(weights.T, members, strict=True)), rtol=1e-9)
+    p = 0.5 * members[0][0] + 0.3 * members[1][0] + 0.1 * members[2][0]
+    size = (np.log(np.sqrt((p**2).mean())) - 0.1) / 2
+    agreement = p @ profiles[0] / np.sqrt(p @ p) / 0.5
+    log_factor = 0.05 + 0.2 * size + 0.1 * agreement
+    log_factor += 0.03 * (size**2 - 1) - 0.02 * (agreement**2 - 1) + 0.01 * size * agreement
+    assert_allclose(values[0], p * np.exp(log_factor), rtol=1e-9)
 
 
 def test_seen_and_unseen_compounds_get_weights_of_their_own():
@@ -100,15 +140,19 @@ def test_seen_and_unseen_compounds_get_weights_of_their_own():
     cell_type = np.array(["A"] * 80, dtype=object)
     none = np.array([None] * 80, dtype=object)
     asked = np.array(["drug 3", "never seen"], dtype=object)
-    question = Question(
-        tuple("abcdefghij"), cell_type, names, none, y, np.arange(2), cell_type[:2], asked, none[:2]
-    )
-    held_out = OutOfFold(np.arange(80), np.arange(80) % 4, seen, members)
+    question = Question(tuple("abcdefghij"), cell_type, names, none, y, np.arange(2), cell_type[:2], asked, none[:2])
+    number = np.arange(80) // 5 % 4
+    rows = np.argsort(number, kind="stable")
+    by_fold = {name: values[rows] for name, values in members.items()}
+    held_out = OutOfFold(rows, number[rows], seen[rows], by_fold)
     said = {"id": 0.1, "chemistry": 0.2}
     test = {name: Predictions(np.arange(2), question.genes, np.full((2, 10), v)) for name, v in said.items()}
-    blended = blend_members(question, held_out, test)
+    folds = [Fold(f"{k}", np.flatnonzero(number != k), np.flatnonzero(number == k), "rows") for k in range(4)]
+    blended = blend_members(question, held_out, test, folds=folds)
     assert_allclose(blended.test, [[0.1] * 10, [0.2] * 10], atol=0.02)
-    assert mrrmse(y, blended.held_out) < 0.05
+    assert mrrmse(y[rows], blended.held_out) < 0.05
+    assert "Compounds unseen in training. Ways to fit the weights" in blended.report()
+    assert "  chemistry " in blended.report()
     assert set(blended.blends) == {"seen", "unseen"}
 
 

@@ -15,6 +15,7 @@ LAYERS = {
     "pertcast.validation": 2, "pertcast.validation.folds": 2,
     "pertcast.simulate": 3, "pertcast.models": 3,
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
+    "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.workflow": 6,
     "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
@@ -26,6 +27,9 @@ BESIDE = {
     ("pertcast.nn", "pertcast.features"),
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
+    ("pertcast.ensemble", "pertcast.weights"), ("pertcast.ensemble", "pertcast.row_strength"),
+    ("pertcast.ensemble", "pertcast.diversity"),
+    ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
     ("pertcast.cli", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),

@@ -225,7 +225,7 @@ def tell(done: Submitted, *, as_json: bool) -> None:
     """Print what a submission is worth: remarks, CV table, score where the truth is at hand."""
     from pertcast.report.text import plain
 
-    for remark in done.remarks:
+    for remark in (*done.remarks, done.blended.report()):
         say(remark)
     tables = [done.cv_table] if done.score_table is None else [done.cv_table, done.score_table]
     score = None if done.score_table is None else done.score_table.as_dict()

@@ -246,7 +246,8 @@ def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") ->
     zeros = names_of(result.runs, ("zeros",))  # no use in a blend
     if len(zeros) == len(result.runs):
         raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
-    blended = blend_members(question, result.held_out, cv.test_predictions(result.runs), leave_out=zeros)
+    test = cv.test_predictions(result.runs)
+    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros)
     scope = replace(result.scope, y_pred=blended.held_out)
     line = score_rows(BLEND, "model", y_true=scope.y_true, y_pred=scope.y_pred, note=blended.text())
     table = result.table.with_scored(line)
@@ -295,6 +296,7 @@ def _facts(result: CVResult, blended: Blended, table: ScoreTable) -> dict:
         "runs": [run.folder.name for run in result.runs],
         "recipes": [run.recipe.model_dump(mode="json") for run in result.runs],
         "blends": {seen: blend.as_dict() for seen, blend in blended.blends.items()},
+        "diversity": blended.diversity.as_dict(),
         "cv": table.as_dict(),
         "remarks": _remarks(result.competition, result.question),
         "from_cell_type_alone": [int(i) for i in _without_structure(result.competition, result.question)],
