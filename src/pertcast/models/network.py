@@ -225,6 +225,6 @@ def _forget_unseen(stack: TokenStack, data: dict[str, Tensor], rows: Tensor) -> 
 
 
 def _member_scores(stack: TokenStack, tables: dict[str, Tensor], rows: dict[str, Tensor]) -> Floats:
-    members = len(stack.kind)
+    members = len(stack.embeddings["compound"].weight)
     outputs = stack(tables, {name: tensor.expand(members, -1) for name, tensor in rows.items()})
     return outputs.double().cpu().numpy()  # (M, n, k)

@@ -74,17 +74,24 @@ def give_streams(net: nn.Module, streams: Streams | None) -> None:
 
 
 class StackedLinear(nn.Module):
-    """M linear maps: (M, ..., d) -> (M, ..., width). Starts as `nn.Linear` does."""
+    """M linear maps: (M, ..., d) -> (M, ..., width). Starts as `nn.Linear` does.
 
-    def __init__(self, d: int, width: int, streams: Streams) -> None:
+    bias   leave it out before batch normalisation, which takes it away: its gradient would be rounding error, and
+           optimisers that divide by the size of a gradient would turn that into steps
+    """
+
+    def __init__(self, d: int, width: int, streams: Streams, *, bias: bool = True) -> None:
         super().__init__()
         bound = 1 / math.sqrt(d)
         self.weight = nn.Parameter(streams.uniform(d, width, low=-bound, high=bound))
-        self.bias = nn.Parameter(streams.uniform(1, width, low=-bound, high=bound))
+        self.bias = nn.Parameter(streams.uniform(1, width, low=-bound, high=bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = torch.baddbmm(self.bias, x.flatten(1, -2), self.weight)  # (M, ., width)
+        flat = self.project(x.flatten(1, -2))  # (M, ., width)
         return flat.view(*x.shape[:-1], -1)
+
+    def project(self, x: Tensor) -> Tensor:
+        return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
 
 
 class StackedLookup(StackedLinear):
@@ -96,7 +103,7 @@ class StackedLookup(StackedLinear):
     def forward(self, table: Tensor, index: Tensor) -> Tensor:
         if len(table) > index.shape[1]:
             return super().forward(table[index])
-        projected = torch.baddbmm(self.bias, table.expand(len(self.weight), -1, -1), self.weight)  # (M, k, width)
+        projected = self.project(table.expand(len(self.weight), -1, -1))  # (M, k, width)
         return look_up(projected, index)
 
 
@@ -138,13 +145,16 @@ class StackedDropout(Drawing):
 
 
 class StackedBatchNorm(nn.Module):
-    """Batch normalisation of each member over its own rows: (M, n, d) -> (M, n, d)."""
+    """Batch normalisation of each member over its own rows: (M, n, d) -> (M, n, d).
 
-    def __init__(self, members: int, d: int, *, momentum: float = 0.1) -> None:
+    affine   scale and shift the result; leave it out where a linear map and another normalisation follow
+    """
+
+    def __init__(self, members: int, d: int, *, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__()
         self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(members, d))
-        self.bias = nn.Parameter(torch.zeros(members, d))
+        self.weight = nn.Parameter(torch.ones(members, d)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(members, d)) if affine else None
         self.register_buffer("running_mean", torch.zeros(members, d))
         self.register_buffer("running_var", torch.ones(members, d))
 
@@ -155,8 +165,8 @@ class StackedBatchNorm(nn.Module):
             columns,
             self.running_mean.view(-1),
             self.running_var.view(-1),
-            self.weight.view(-1),
-            self.bias.view(-1),
+            None if self.weight is None else self.weight.view(-1),
+            None if self.bias is None else self.bias.view(-1),
             self.training,
             self.momentum,
         )

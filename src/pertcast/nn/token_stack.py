@@ -75,7 +75,9 @@ class TokenStack(Drawing):
         )
         self.projections = nn.ModuleList(StackedLookup(widths[names[0]], settings.width, streams) for names in tokens)
         count = len(CODES) + len(tokens)
-        self.kind = nn.Parameter(streams.normal(count, settings.width, std=0.02))  # what each token is
+        self.kind = None  # what each token is; a concatenation knows
+        if reader != "concat":
+            self.kind = nn.Parameter(streams.normal(count, settings.width, std=0.02))
         self.reader, read = _reader(reader, settings, streams)
         self.head = _head(count * read, settings, k, streams)
 
@@ -92,7 +94,9 @@ class TokenStack(Drawing):
             self._token(project, names, tables, rows)
             for project, names in zip(self.projections, self.tokens, strict=True)
         ]
-        x = torch.stack(parts, dim=2) + self.kind[:, None]  # (M, n, t, width)
+        x = torch.stack(parts, dim=2)  # (M, n, t, width)
+        if self.kind is not None:
+            x = x + self.kind[:, None]
         if self.training and "masked" in rows:
             kept = self.streams.uniform(*x.shape[1:]) >= self.input_mask
             x = x * (kept | ~rows["masked"][..., None, None])
@@ -133,8 +137,8 @@ def _head(d: int, settings: TokenNetSettings, k: int, streams: Streams) -> nn.Mo
         )
     return nn.Sequential(
         StackedDropout(settings.token_dropout),
-        StackedBatchNorm(members, d),
-        StackedLinear(d, hidden, streams),
+        StackedBatchNorm(members, d, affine=False),
+        StackedLinear(d, hidden, streams, bias=False),
         StackedBatchNorm(members, hidden),
         nn.GELU(),
         StackedDropout(settings.dropout),
