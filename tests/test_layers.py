@@ -17,8 +17,9 @@ LAYERS = {
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
+    "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.workflow": 6,
-    "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
+    "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
 BESIDE = {
@@ -31,7 +32,8 @@ BESIDE = {
     ("pertcast.ensemble", "pertcast.diversity"),
     ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
-    ("pertcast.cli", "pertcast.report"),
+    ("pertcast.cli", "pertcast.report"), ("pertcast.cli", "pertcast.commands"),
+    ("pertcast.commands", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),
 }
 

@@ -79,7 +79,11 @@ def open_run(folder: Path) -> Run:
     if not configs:
         inside = "<model>/fold<k>/seed<s>/config.json"
         raise InputError(f"Run '{folder}': no finished unit in it. Expected {inside}; `pertcast cv` makes them.")
-    return Run(folder, Recipe.model_validate(json.loads(configs[0].read_text())))
+    try:
+        return Run(folder, Recipe.model_validate(json.loads(configs[0].read_text())))
+    except (OSError, ValueError) as error:
+        fix = "Run `pertcast cv` again; it makes the unit anew."
+        raise InputError(f"Run '{folder}': '{configs[0]}' cannot be read: {error}. {fix}") from None
 
 
 def fold_digest(fold: Fold) -> str:
@@ -157,9 +161,16 @@ def is_done(folder: Path, inputs: dict[str, Any]) -> bool:
 
 
 def write_unit(
-    folder: Path, unit: Unit, *, model: Any, predictions: Predictions, log: list[dict[str, Any]], inputs: dict[str, Any]
+    folder: Path,
+    unit: Unit,
+    *,
+    model: Any,
+    features: Any,
+    predictions: Predictions,
+    log: list[dict[str, Any]],
+    inputs: dict[str, Any],
 ) -> None:
-    """Write a whole unit, or nothing."""
+    """Write a whole unit, or nothing. A refit keeps its features too, so that it can predict any further row."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder, replace=True) as draft:
         write_json(draft / "config.json", unit.recipe.model_dump(mode="json"))
@@ -167,6 +178,8 @@ def write_unit(
         (draft / "metrics.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in log))
         (draft / "checkpoint").mkdir()
         model.save(draft / "checkpoint")
+        if not unit.fold:
+            features.save(draft / "features")
         write_predictions(draft / ("oof.parquet" if unit.fold else "test.parquet"), predictions)
         files = sorted(str(p.relative_to(draft)) for p in draft.rglob("*") if p.is_file())
         write_json(draft / "DONE.json", {"digests": {name: digest_file(draft / name) for name in files}})

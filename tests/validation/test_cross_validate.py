@@ -67,7 +67,8 @@ def test_inventory(finished, folds):
         for unit in run_.units("fold*"):
             names = {p.name for p in unit.iterdir()}
             assert names == {"config.json", "inputs.json", "metrics.jsonl", "checkpoint", "oof.parquet", "DONE.json"}
-        assert all((unit / "test.parquet").is_file() for unit in run_.units("refit"))
+        for unit in run_.units("refit"):
+            assert {p.name for p in unit.iterdir()} == names - {"oof.parquet"} | {"test.parquet", "features"}
 
 
 def test_out_of_fold_equals_a_plain_loop(finished, folds, question):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pertcast.errors import InputError
 from pertcast.io.atomic import atomic_path
 
-FEATURE_VERSION = 1  # raise it when the code of any cached feature comes to give other numbers
+FEATURE_VERSION = 2  # raise it when the code of any cached feature comes to give other numbers
 LIBRARIES = ("numpy", "scipy", "rdkit")  # whose version may change a feature
 HEADER = b"pertcast"  # key of the Parquet metadata that holds the digest and the shape of every array
 

@@ -101,10 +101,7 @@ class Work:
     def __call__(self, unit: Unit) -> None:
         """Fit one model on one fold with one seed, and write its directory."""
         rows = self.rows(unit)
-        model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
-        asked = rows.valid if unit.fold else rows.test
-        values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
-        values = to_response(values, unit.recipe)
+        model, predictions = self.fitted(unit)
         run, log = Run(self.folders[unit.recipe.name], unit.recipe), list(getattr(model, "history", []))
         if log:
             write_curves(run, unit, log)
@@ -112,10 +109,19 @@ class Work:
             run.unit(unit),
             unit,
             model=model,
-            predictions=Predictions(asked.ids, asked.genes, values),
+            features=rows.features,
+            predictions=predictions,
             log=log,
             inputs=inputs_of(unit, data_digest=self.data_digest),
         )
+
+    def fitted(self, unit: Unit) -> tuple[Model, Predictions]:
+        """Fit one model on one fold with one seed, and predict the rows that it asks for."""
+        rows = self.rows(unit)
+        model = build(unit.recipe.model, unit.recipe.settings).fit(rows.train, seed=unit.seed)
+        asked = rows.valid if unit.fold else rows.test
+        values = predict_held_out(model, asked, fitted_on=rows.train if unit.fold else None)
+        return model, Predictions(asked.ids, asked.genes, to_response(values, unit.recipe))
 
     def rows(self, unit: Unit) -> Assembled:
         """Return the fold's rows with the recipe's features."""
