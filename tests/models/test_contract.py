@@ -18,6 +18,7 @@ QUICK = {  # settings that make a model fit in a second on forty rows
     "transformer": {"training": {"epochs": 6}, "members": 1},
     "lightgbm": {"rounds": 10, "min_rows": 3},
     "network": {"training": {"epochs": 6}, "members": 2, "head": 64},
+    "pseudo-labels": {"training": {"epochs": 6}, "settings": {"members": 2, "head": 64}},
 }
 
 
@@ -140,6 +141,8 @@ def test_beats_its_floor_on_learnable_data(name):
         settings = {"training": {"epochs": 40, "lr": 1e-2}, "members": 1}
     elif name == "network":
         settings = {"members": 2, "head": 64}
+    elif name == "pseudo-labels":
+        settings = {"settings": {"members": 2, "head": 64}}
     elif name == "lightgbm":
         settings = {"rounds": 60, "min_rows": 3}
     error = np.sqrt(((build(name, settings).fit(rows.train, seed=0).predict(rows.test) - truth) ** 2).mean(1)).mean()
