@@ -28,6 +28,7 @@ BESIDE = {
     ("pertcast.nn", "pertcast.features"),
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
+    ("pertcast.validation", "pertcast.features"),  # structures that may not be split over folds
     ("pertcast.ensemble", "pertcast.weights"), ("pertcast.ensemble", "pertcast.row_strength"),
     ("pertcast.ensemble", "pertcast.diversity"),
     ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),

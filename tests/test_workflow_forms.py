@@ -10,6 +10,7 @@ import pytest
 
 from commands import FLOORS, pertcast, places, submit, write_preset
 from pertcast import workflow
+from pertcast.facts import remarks as remarks_of
 from pertcast.io.cells import read_openproblems
 
 
@@ -43,7 +44,7 @@ def test_a_structure_in_id_map_is_used(tables, tmp_path):
             [str(recipe)], data, out=tmp_path / "runs", cache=tmp_path / "cache", folds="random"
         )
         predictions.append(workflow.cv.test_predictions(result.runs)["small"].values)
-        remarks.append(workflow._remarks(result.competition, result.question))
+        remarks.append(remarks_of(result.competition, result.question))
     np.testing.assert_array_equal(predictions[0][[0, 1, 3]], predictions[1][[0, 1, 3]])
     assert np.abs(predictions[0][2] - predictions[1][2]).max() > 1e-4
     assert remarks[0][-1].endswith("predicted from the cell type alone: 1, id 3.")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pertcast.commands.common import (
+    CACHE,
+    FOLDS,
+    CacheFolder,
+    Changes,
+    Data,
+    Device,
+    Jobs,
+    Json,
+    Layer,
+    answer,
+    say,
+)
+from pertcast.commands.predict import predict
 
 if TYPE_CHECKING:
     from pertcast.validation.scores import ScoreTable
@@ -23,23 +36,10 @@ app = typer.Typer(
 download_app = typer.Typer(no_args_is_help=True, help="Fetch the real competition files.", rich_markup_mode=None)
 app.add_typer(download_app, name="download")
 
-Data = Annotated[Path, typer.Option("--data", help="Folder with de_train.parquet and id_map.csv (or h5ad).")]
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
 Target = Annotated[Path, typer.Option("--out", help="Folder to download to.")]
-Layer = Annotated[str | None, typer.Option(help="Target layer of de_train.h5ad; default clipped_sign_log10_pval.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where fitted models are kept; finished ones are not fitted again.")]
-CacheFolder = Annotated[Path, typer.Option("--cache", help="Where feature tables are kept.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one per core, at most 8.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
-FOLDS = "How rows are held out: task, compound, scaffold, celltype, stratified, kmeans or random."
 RUNS = Path("data/interim/runs")
-CACHE = Path("data/interim/features")
-
-
-def say(text: str) -> None:
-    """Print a message for people: stderr, so that stdout stays for results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def cv(
     out: Annotated[Path, typer.Option(help="Where runs are kept; finished units are not fitted again.")] = RUNS,
     folds: Annotated[str, typer.Option(help=FOLDS)] = "task",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per seeded model.")] = 1,
-    change: Annotated[list[str] | None, typer.Option("--set", help="Such as settings.width=64.")] = None,
+    change: Changes = None,
     device: Device = "auto",
     jobs: Jobs = 0,
     cache: CacheFolder = CACHE,
@@ -201,9 +201,7 @@ def score(
         draw(picture, table, scope)
 
 
-def answer(facts: dict[str, object], text: str, *, as_json: bool) -> None:
-    """Print a result, for people or for machines."""
-    print(json.dumps(facts, sort_keys=True, allow_nan=False) if as_json else text)
+app.command()(predict)
 
 
 def show(table: ScoreTable, *, as_json: bool, **facts: object) -> None:

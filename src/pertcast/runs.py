@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pertcast import __version__
 from pertcast.config import Recipe
-from pertcast.errors import InputError
+from pertcast.errors import InputError, shorten
 from pertcast.io.atomic import atomic_folder, digest_file, write_json
 from pertcast.types import Fold, Predictions
 
@@ -77,6 +77,9 @@ def open_run(folder: Path) -> Run:
     """
     configs = sorted(folder.glob("*/*/seed*/config.json"))
     if not configs:
+        runs = sorted({path.parents[3].name for path in folder.glob("*/*/*/seed*/config.json")})
+        if runs:
+            raise InputError(f"'{folder}' is a folder of runs, not a run. Name one of them: {shorten(runs, most=20)}.")
         inside = "<model>/fold<k>/seed<s>/config.json"
         raise InputError(f"Run '{folder}': no finished unit in it. Expected {inside}; `pertcast cv` makes them.")
     try:

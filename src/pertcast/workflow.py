@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pertcast import __version__
 from pertcast import submission as csv
 from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
 from pertcast.errors import InputError, shorten
+from pertcast.facts import facts, remarks
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -25,12 +25,13 @@ from pertcast.io.tables import (
     read_solution,
     read_template,
 )
+from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
 from pertcast.preflight import check_device, check_recipes, is_folder, make_folder, placed, prepare_place, told_apart
 from pertcast.runs import Run, open_run, read_manifest
 from pertcast.scoring import BLEND, FLOORS, Scope, bare_table, held_out_table, names_of, solution_table
-from pertcast.types import Fold, Ints, Question, Strings
+from pertcast.types import Fold, Question
 from pertcast.validation import cross_validate as cv
-from pertcast.validation.folds import make_folds
+from pertcast.validation.folds import group_labels, make_folds
 from pertcast.validation.scores import ScoreTable, score_rows
 
 RUNS = Path("data/interim/runs")
@@ -92,7 +93,7 @@ def cross_validate(
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     competition = read_competition(data, layer=layer)
     question = question_of(competition)
-    made = make_folds(folds, question, groups=_compound_groups(folds, question))
+    made = make_folds(folds, question, groups=group_labels(folds, question))
     make_folder(out)
     runs = cv.cross_validate(
         question,
@@ -158,6 +159,26 @@ def make_submission(
     return _submit(result, out, name=chosen.name, style=style)
 
 
+def predict(
+    run: Path, cell_type: str, compounds: Sequence[Compound], *, out: Path | None = None, device: str = "auto"
+) -> list[Forecast]:
+    """Predict the response of one cell type to any compounds with the refits of a finished run, averaged.
+
+    run         folder of one run of `cross_validate` or `make_submission`; nothing else is read
+    compounds   structures, or names of training compounds
+    out         Parquet or CSV file for a row per compound
+    Raises InputError for a run without a refit, a cell type or name that training did not show, and bad SMILES.
+    """
+    check_device(device)
+    if out is not None:
+        check_suffix(out)
+    opened = open_run(run)
+    forecasts = Forecaster(replace(opened, recipe=placed(opened.recipe, device))).predict(cell_type, compounds)
+    if out is not None:
+        write_forecasts(out, forecasts)
+    return forecasts
+
+
 def check(data: Path, *, layer: str | None = None) -> list[str]:
     """List all faults of a competition folder; none if it is fine."""
     return check_competition(data, layer=layer)
@@ -221,19 +242,6 @@ def data_or_demo(data: str | Path, *, size: str = "tiny") -> Path:
     return folder
 
 
-def _compound_groups(strategy: str, question: Question) -> Strings | None:
-    """Label each training row's compound so that stereoisomers, or compounds of one scaffold, stay together."""
-    from pertcast.features import chemistry
-
-    if strategy not in ("compound", "scaffold"):
-        return None
-    label = chemistry.inchikey_block if strategy == "compound" else chemistry.scaffolds
-    known = sorted({s for s in question.smiles if isinstance(s, str)})
-    labels = dict(zip(known, label(known), strict=True))
-    pairs = zip(question.smiles, question.compound, strict=True)
-    return np.array([labels.get(smiles, f"name:{name}") for smiles, name in pairs], dtype=object)
-
-
 def _cv_result(competition: Competition, question: Question, folds: list[Fold], runs: list[Run]) -> CVResult:
     held_out = cv.collect(runs, question, folds)
     table, scope = held_out_table(competition, question, folds, runs=runs, held_out=held_out)
@@ -251,15 +259,16 @@ def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") ->
     scope = replace(result.scope, y_pred=blended.held_out)
     line = score_rows(BLEND, "model", y_true=scope.y_true, y_pred=scope.y_pred, note=blended.text())
     table = result.table.with_scored(line)
-    facts = _facts(result, blended, table)
-    path = _write(competition, blended, out, name=name, style=style, cv_score=table.line(BLEND).mrrmse, facts=facts)
-    remarks = _remarks(competition, question)
+    blends = {seen: blend.as_dict() for seen, blend in blended.blends.items()}
+    how = {"blends": blends, "diversity": blended.diversity.as_dict()}
+    told = facts(competition, question, result.runs, blended=how, cv=table.as_dict())
+    path = _write(competition, blended, out, name=name, style=style, cv_score=table.line(BLEND).mrrmse, facts=told)
     solution = competition.folder / "solution.parquet"
     score_table = None
     if solution.is_file():
         truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
         score_table = solution_table(competition, question, truth, {BLEND: blended.test})
-    return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks)
+    return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks(competition, question))
 
 
 def _write(
@@ -285,43 +294,3 @@ def _write(
         path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=facts)
     csv.validate_submission(path, ids=ids, genes=genes)
     return path
-
-
-def _facts(result: CVResult, blended: Blended, table: ScoreTable) -> dict:
-    """Everything a reader of the CSV may ask later: what was blended how, on which data, with which scores."""
-    return {
-        "pertcast": __version__,
-        "data": result.competition.digest,
-        "simulated": result.competition.simulated,
-        "runs": [run.folder.name for run in result.runs],
-        "recipes": [run.recipe.model_dump(mode="json") for run in result.runs],
-        "blends": {seen: blend.as_dict() for seen, blend in blended.blends.items()},
-        "diversity": blended.diversity.as_dict(),
-        "cv": table.as_dict(),
-        "remarks": _remarks(result.competition, result.question),
-        "from_cell_type_alone": [int(i) for i in _without_structure(result.competition, result.question)],
-    }
-
-
-def _remarks(competition: Competition, question: Question) -> list[str]:
-    """Say what a reader of the score must know: simulated data, compounds that training never saw."""
-    remarks = ["The data are simulated: no score here says anything about real cells."] if competition.simulated else []
-    if competition.unknown_compounds:
-        unseen = np.isin(question.test_compound, competition.unknown_compounds)
-        bare = _without_structure(competition, question)
-        names = f"{len(competition.unknown_compounds)} compounds that training never saw"
-        remarks.append(
-            f"{unseen.sum()} of {len(unseen)} rows ask for {names}: {shorten(competition.unknown_compounds)}."
-        )
-        if len(bare):
-            rows = f"Rows without a SMILES, predicted from the cell type alone: {len(bare)}"
-            remarks.append(f"{rows}, id {shorten(bare, most=20)}.")
-    return remarks
-
-
-def _without_structure(competition: Competition, question: Question) -> Ints:
-    """Find the ids of the rows of whose compound nothing is known but the name."""
-    unseen = np.isin(question.test_compound, competition.unknown_compounds)
-    return question.test_ids[unseen & np.array([not isinstance(s, str) for s in question.test_smiles])]
-
-

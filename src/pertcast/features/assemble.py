@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from pertcast.config import FeatureConfig
 from pertcast.errors import InputError, unknown
 from pertcast.features.fitted import BLOCKS, ONE_HOT, STATISTICS, Features, log_counts, wanted_statistics

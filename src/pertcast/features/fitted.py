@@ -82,9 +82,7 @@ class Features:
         arrays = {"pairs": self.pairs, **{f"statistic/{name}": table for name, table in self.statistics.items()}}
         arrays |= {f"table/{name}": self.structures.tables[name] for name in stored}
         arrays |= {
-            f"learned/{name}/{key}": array
-            for name in stored
-            for key, array in self.structures.learned[name].items()
+            f"learned/{name}/{key}": array for name in stored for key, array in self.structures.learned[name].items()
         }
         facts = {
             "genes": self.genes,

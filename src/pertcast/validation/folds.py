@@ -32,6 +32,22 @@ def make_folds(strategy: str, question: Question, *, groups: Strings | None = No
     return STRATEGIES[strategy](question, labels, np.random.default_rng(seed))
 
 
+def group_labels(strategy: str, question: Question) -> Strings | None:
+    """Label each training row's compound so that stereoisomers, or compounds of one scaffold, stay together: (n,).
+
+    None for strategies that group by something else. A compound without a structure is a group of its own.
+    """
+    from pertcast.features import chemistry
+
+    if strategy not in ("compound", "scaffold"):
+        return None
+    label = chemistry.inchikey_block if strategy == "compound" else chemistry.scaffolds
+    known = sorted({s for s in question.smiles if isinstance(s, str)})
+    labels = dict(zip(known, label(known), strict=True))
+    pairs = zip(question.smiles, question.compound, strict=True)
+    return np.array([labels.get(smiles, f"name:{name}") for smiles, name in pairs], dtype=object)
+
+
 def task_folds(question: Question, labels: Strings, rng: np.random.Generator) -> list[Fold]:
     """Ask the competition's own question of the training rows (S004-10).
 
