@@ -13,12 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pertcast.config import Config, validated
-from pertcast.errors import InputError, NotFittedError
+from pertcast.errors import NotFittedError
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.nn.encoding import CODES, Encoding, under
+from pertcast.nn.finetune import FineTune, fine_tune
 from pertcast.nn.fit import FitSettings, LossFn, choose_device, fit_network, seeded
 from pertcast.nn.layers import CodeEmbedding, LookupProjection, TokenAttentionBlock
+from pertcast.nn.sampling import Sampling, sampled, set_aside
 from pertcast.types import Examples, Floats
 
 PREDICT_ROWS = 256  # rows a block of prediction
@@ -62,6 +64,8 @@ class TransformerConfig(Config):
     members: int = Field(1, ge=1)  # networks that attend, from different starts; all members are averaged
     plain_members: int = Field(2, ge=0)  # networks of learned vectors and head only
     training: TransformerTraining = TransformerTraining()
+    sampling: Sampling | None = None  # rows of some cell types weigh more, or are seen more often
+    finetune: FineTune | None = None  # train on with the rows of some cell types, early layers frozen
 
     def of_members(self) -> list[TransformerConfig]:
         """Settings of each network that is averaged."""
@@ -137,7 +141,7 @@ class Transformer:
         self.config = config
         self.encoding: Encoding | None = None
         self.nets: list[TokenNet] = []
-        self.history: list[dict[str, float]] = []  # one entry per member and epoch
+        self.history: list[dict[str, float]] = []  # one entry per member, stage and epoch
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int) -> Transformer:
         """Learn from the training rows.
@@ -149,7 +153,7 @@ class Transformer:
         if settings.patience is None:
             valid = None
         elif valid is None:
-            train, valid = _split(train, seed)
+            train, valid = set_aside(train, seed)
         self.encoding = Encoding.of(train, blocks=config.blocks, components=config.components)
         device = choose_device(settings.device)
         tables, data = self._tensors(train, device)
@@ -159,12 +163,18 @@ class Transformer:
             held_out |= {name: held_out[name] + len(tables[name]) for name in tables}
             tables = {name: torch.cat([tables[name], more[name]]) for name in tables}
         loss_fn = self._loss_fn(tables, genes=len(train.genes), device=device)
+        seen = sampled(data, train.cell_type, config.sampling)  # after the split: copies stay on this side
         self.nets, self.history = [], []
         for member, of_member in enumerate(config.of_members()):
             start = MEMBER_SEEDS * seed + member
             net = new_net(self.encoding, of_member, start)
             log = partial(self._log, member)
-            self.nets.append(fit_network(net, data, loss_fn, settings, seed=start, valid=held_out, log=log))
+            fit_network(net, seen, loss_fn, settings, seed=start, valid=held_out, log=log)
+            if config.finetune is not None:
+                log = partial(log, stage=2)
+                rare = config.finetune
+                fine_tune(net, data, loss_fn, rare, training=settings, cell_type=train.cell_type, seed=start, log=log)
+            self.nets.append(net)
         return self
 
     def predict(self, rows: Examples) -> Floats:
@@ -207,8 +217,8 @@ class Transformer:
         loss = self.encoding.response_loss(self.config.loss, delta=self.config.delta, genes=genes, device=device)
         return lambda net, rows: loss(net(tables, rows), rows)
 
-    def _log(self, member: int, facts: dict[str, float]) -> None:
-        self.history.append({"member": member, **facts})
+    def _log(self, member: int, facts: dict[str, float], *, stage: int = 1) -> None:
+        self.history.append({"member": member, "stage": stage, **facts})
 
     def _fitted(self, verb: str) -> Encoding:
         if self.encoding is None or not self.nets:
@@ -219,12 +229,3 @@ class Transformer:
 def new_net(encoding: Encoding, config: TransformerConfig, seed: int) -> TokenNet:
     with seeded(seed):
         return TokenNet(config, encoding.codes, encoding.widths(config.blocks), encoding.svd.k)
-
-
-def _split(train: Examples, seed: int) -> tuple[Examples, Examples]:
-    """Set a tenth of the rows aside, at least one."""
-    if len(train) < 2:
-        raise InputError("Early stopping (training.patience) needs at least 2 training rows. Leave patience unset.")
-    rows = np.random.default_rng(seed).permutation(len(train))
-    aside = max(1, len(train) // 10)
-    return train.take(rows[aside:]), train.take(rows[:aside])

@@ -70,18 +70,23 @@ class Encoding:
         return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}
 
     def response_loss(self, name: str, *, delta: float, genes: int, device: torch.device) -> ResponseLoss:
-        """Losses of squares are taken over scores, exactly; the others over the decoded genes of a batch."""
+        """Losses of squares are taken over scores, exactly; the others over the decoded genes of a batch.
+
+        Rows weigh as `weight` (n,) says, where the rows carry one.
+        """
         unit = self.unit
         if name in SCORE_LOSSES:
             over_scores = SCORE_LOSSES[name]
             return lambda outputs, rows: over_scores(
-                unit * outputs.float(), rows["scores"], rows["residual"], genes=genes
+                unit * outputs.float(), rows["scores"], rows["residual"], genes=genes, weight=rows.get("weight")
             )
         over_genes = make_loss(name, delta=delta)
         mean, components = (
             torch.tensor(array, dtype=torch.float32, device=device) for array in (self.svd.mean, self.svd.components)
         )
-        return lambda outputs, rows: over_genes(mean + unit * outputs.float() @ components, rows["y"])
+        return lambda outputs, rows: over_genes(
+            mean + unit * outputs.float() @ components, rows["y"], weight=rows.get("weight")
+        )
 
     def widths(self, blocks: Iterable[str]) -> dict[str, int]:
         """Columns of each block."""
