@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from pertcast.errors import InputError
-from pertcast.nn.fit import FitSettings, choose_device, fit_network, mean_loss, seeded
+from pertcast.nn.fit import FitSettings, _multiplies_bfloat16, choose_device, fit_network, mean_loss, seeded
 
 DRAWS = 40
 
@@ -185,3 +185,25 @@ def test_a_gpu_predicts_what_the_cpu_predicts():
     net = fit_network(_net(), _data(), _squared, _settings(device="cuda", epochs=50), seed=0)
     x = _data()["x"]
     torch.testing.assert_close(net(x.cuda()).cpu(), net.cpu()(x), rtol=0, atol=1e-3)
+
+
+@pytest.mark.skipif(not _multiplies_bfloat16(), reason="this CPU has no bfloat16 products")
+def test_bfloat16_products_learn_what_float32_learns():
+    """Half the time on a CPU that has them; rounding of 8 bits must not change what is learned."""
+    torch.manual_seed(0)
+    x = torch.randn(200, 6)
+    data = {"x": x, "y": x @ torch.randn(6, 3)}
+
+    def loss_fn(net, rows):
+        return (net(rows["x"]).float() - rows["y"]).square().mean()
+
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        with seeded(1):
+            net = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.GELU(), torch.nn.Linear(32, 3))
+        settings = FitSettings(epochs=60, batch=50, lr=1e-2, device="cpu", precision=precision)
+        fitted = fit_network(net, data, loss_fn, settings, seed=0)
+        with torch.no_grad():
+            losses[precision] = float(loss_fn(fitted, data))
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] < 2 * losses["float32"] + 1e-3

@@ -84,7 +84,7 @@ def _run_epochs(
     average = AverageWeights()
     for epoch in range(1, settings.epochs + 1):
         parts = rows.gather(1, streams.permutations(n)).tensor_split(batches, dim=1)  # (M, b) each
-        losses = [_step(net, _take(data, part), loss_fn, optimizer, schedule, clip=settings.clip) for part in parts]
+        losses = [_step(net, _take(data, part), loss_fn, optimizer, schedule, settings=settings) for part in parts]
         loss = weighted_mean(losses, [part.shape[1] for part in parts])
         if not math.isfinite(loss):
             found = f"Training loss of {members} stacked networks is {loss} in epoch {epoch}."
@@ -97,16 +97,22 @@ def _run_epochs(
 
 
 def _step(
-    net: nn.Module, rows: Rows, loss_fn: StackLoss, optimizer: torch.optim.Optimizer, schedule: Schedule, *, clip: float
+    net: nn.Module,
+    rows: Rows,
+    loss_fn: StackLoss,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    *,
+    settings: FitSettings,
 ) -> Tensor:
     net.train()
     schedule.before_step()
     optimizer.zero_grad(set_to_none=True)
     first = next(iter(rows.values()))
-    with mixed_precision(first.device):
+    with mixed_precision(first.device, settings.precision):
         loss = loss_fn(net, rows)
     (len(first) * loss).backward()  # a member's gradient is that of its own mean
-    clip_each_member(net.parameters(), clip)
+    clip_each_member(net.parameters(), settings.clip)
     optimizer.step()
     return loss.detach()
 
