@@ -16,6 +16,7 @@ BLOCKS = (*ONE_HOT, *STATISTICS, "morgan")
 NAMES = list(entries())
 QUICK = {  # settings that make a model fit in a second on forty rows
     "transformer": {"training": {"epochs": 6}, "members": 1},
+    "complexnet": {"training": {"epochs": 6}, "autoencoder_training": {"epochs": 6}, "members": 1},
     "lightgbm": {"rounds": 10, "min_rows": 3},
     "network": {"training": {"epochs": 6}, "members": 2, "head": 64},
     "pseudo-labels": {"training": {"epochs": 6}, "settings": {"members": 2, "head": 64}},
@@ -139,6 +140,8 @@ def test_beats_its_floor_on_learnable_data(name):
     settings = {**QUICK.get(name, {})}
     if name == "transformer":
         settings = {"training": {"epochs": 40, "lr": 1e-2}, "members": 1}
+    elif name == "complexnet":
+        settings = {"members": 1}
     elif name == "network":
         settings = {"members": 2, "head": 64}
     elif name == "pseudo-labels":
