@@ -17,7 +17,7 @@ LAYERS = {
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
-    "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
+    "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.workflow": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip
@@ -32,6 +32,7 @@ BESIDE = {
     ("pertcast.ensemble", "pertcast.weights"), ("pertcast.ensemble", "pertcast.row_strength"),
     ("pertcast.ensemble", "pertcast.diversity"),
     ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),
+    ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
     ("pertcast.cli", "pertcast.report"), ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),

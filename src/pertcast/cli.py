@@ -21,6 +21,7 @@ from pertcast.commands.common import (
     say,
 )
 from pertcast.commands.predict import predict
+from pertcast.commands.tune import tune
 
 if TYPE_CHECKING:
     from pertcast.validation.scores import ScoreTable
@@ -202,6 +203,7 @@ def score(
 
 
 app.command()(predict)
+app.command()(tune)
 
 
 def show(table: ScoreTable, *, as_json: bool, **facts: object) -> None:

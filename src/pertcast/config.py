@@ -93,6 +93,32 @@ def load_preset(name: str) -> Preset:
     return validated(Preset, {"name": Path(name).stem, **data}, subject=f"Preset '{name}'")
 
 
+def load_space(model: str) -> dict[str, str]:
+    """Read which fields of a model's recipes are tuned, and over which values; none where nothing is declared."""
+    path = resources.files("pertcast").joinpath("recipes", "search", f"{model}.toml")
+    return tomllib.loads(path.read_text())["fields"] if path.is_file() else {}
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Write a recipe as the TOML file that `load_recipe` reads: only what differs from defaults."""
+    return "\n".join(_toml(recipe.model_dump(mode="json", exclude_defaults=True), ())) + "\n"
+
+
+def _toml(data: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    """Values first, then a table for each group; TOML writes text, numbers and lists as JSON does."""
+    groups = {key: value for key, value in data.items() if isinstance(value, dict)}
+    values = {key: value for key, value in data.items() if key not in groups and value is not None}
+    lines = [f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    for key, group in groups.items():
+        inside = (*path, _key(key))
+        lines += ["", f"[{'.'.join(inside)}]", *_toml(group, inside)]
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
+
+
 def validated(kind: type[C], data: dict[str, Any], *, subject: str) -> C:
     """Build settings from plain data; all faults in one message."""
     try:
@@ -125,12 +151,17 @@ def _set(data: dict[str, Any], change: str) -> None:
     path, sign, value = change.partition("=")
     if not sign or not path:
         raise InputError(f"Cannot read the change '{change}'. Expected 'group.field=value', such as settings.width=64.")
-    *groups, last = path.strip().split(".")
+    try:
+        set_field(data, path.strip(), tomllib.loads(f"v = {value}")["v"])
+    except tomllib.TOMLDecodeError:
+        set_field(data, path.strip(), value.strip())
+
+
+def set_field(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set `a.b` of nested data."""
+    *groups, last = path.split(".")
     for group in groups:
         data = data.setdefault(group, {})
         if not isinstance(data, dict):
             raise InputError(f"Cannot set '{path}': '{group}' is a single value, not a group of settings.")
-    try:
-        data[last] = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        data[last] = value.strip()
+    data[last] = value

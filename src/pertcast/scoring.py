@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,24 @@ def solution_table(
     parts = _usage_parts(truth) | {c: question.test_cell_type == c for c in question.target_types}
     title = f"MRRMSE of the {len(truth.y)} rows of the solution, {_kind(competition)}"
     return make_table(title, scored, compound=question.test_compound, parts=parts)
+
+
+def errors_table(
+    competition: Competition, question: Question, folds: Sequence[Fold], errors: Mapping[str, Floats]
+) -> ScoreTable:
+    """Put errors of the rows that some folds hold out, one by one, beside each other and the oracle's.
+
+    errors   name -> (n,)   RMSE of each row, fold after fold; names of floors are known
+    """
+    rows = np.concatenate([fold.valid for fold in folds])
+    scored = [Scored(name, "floor" if name in FLOORS else "model", rmse) for name, rmse in errors.items()]
+    oracle = _oracle(competition, "oracle_train.parquet", np.arange(len(question)))
+    if oracle is not None:
+        scored.append(score_rows(ORACLE, "ceiling", y_true=question.y[rows], y_pred=oracle[rows]))
+    number = np.concatenate([np.full(len(fold.valid), k) for k, fold in enumerate(folds)])
+    parts = {fold.name: number == k for k, fold in enumerate(folds)}
+    title = f"MRRMSE of {len(rows)} held-out training rows in {len(folds)} folds, {_kind(competition)}"
+    return make_table(title, scored, compound=question.compound[rows], parts=parts)
 
 
 def bare_table(truth: Solution, y_pred: Floats, name: str) -> ScoreTable:

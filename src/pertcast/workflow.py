@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pertcast import submission as csv
+from pertcast import tuning
 from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
@@ -28,7 +29,18 @@ from pertcast.io.tables import (
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
 from pertcast.preflight import check_device, check_recipes, is_folder, make_folder, placed, prepare_place, told_apart
 from pertcast.runs import Run, open_run, read_manifest
-from pertcast.scoring import BLEND, FLOORS, Scope, bare_table, held_out_table, names_of, solution_table
+from pertcast.scoring import (
+    BLEND,
+    FLOORS,
+    Scope,
+    bare_table,
+    errors_table,
+    held_out_table,
+    names_of,
+    solution_table,
+)
+from pertcast.search import make_space
+from pertcast.tuning import Scorer, Tuned
 from pertcast.types import Fold, Question
 from pertcast.validation import cross_validate as cv
 from pertcast.validation.folds import group_labels, make_folds
@@ -36,6 +48,7 @@ from pertcast.validation.scores import ScoreTable, score_rows
 
 RUNS = Path("data/interim/runs")
 CACHE = Path("data/interim/features")
+TUNING = Path("data/interim/tuning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,44 @@ def predict(
     if out is not None:
         write_forecasts(out, forecasts)
     return forecasts
+
+
+def tune(
+    recipe: str,
+    data: Path,
+    *,
+    trials: int,
+    out: Path = TUNING,
+    folds: str = "task",
+    search: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    cache: Path = CACHE,
+    layer: str | None = None,
+) -> tuple[Tuned, ScoreTable]:
+    """Tune a recipe on some of the folds; compare tuned and own settings, and the floors, on folds it never saw.
+
+    trials    in all: those of earlier calls with the same content count
+    search    such as `settings.width=16:128:log`; without any, the fields declared for the recipe's model
+    Raises InputError for anything wrong with data, recipe or search, before any trial.
+    """
+    check_device(device)
+    own = load_recipe(recipe, changes)
+    check_recipes([own])
+    space = make_space(own, search)
+    competition = read_competition(data, layer=layer)
+    question = question_of(competition)
+    made = make_folds(folds, question, groups=group_labels(folds, question))
+    make_folder(out)
+    scorer = Scorer(question, data_digest=competition.digest, folder=out / "errors", cache=Cache(cache), device=device)
+    tuned = tuning.tune(own, space, made, scorer, trials=trials, seed=seed, out=out)
+    aside = [fold for fold in made if fold.name in tuned.unseen.folds]
+    errors = {own.name: tuned.unseen.own, tuned.recipe.name: tuned.unseen.tuned}
+    for name in FLOORS:
+        if name not in errors:
+            errors[name] = np.concatenate([scorer.errors(load_recipe(name), fold) for fold in aside])
+    return tuned, errors_table(competition, question, aside, errors)
 
 
 def check(data: Path, *, layer: str | None = None) -> list[str]:

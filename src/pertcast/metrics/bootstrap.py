@@ -23,3 +23,15 @@ def interval(values: Floats, groups: Strings, *, seed: int = 0) -> tuple[float, 
     means = total[drawn].sum(1) / count[drawn].sum(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def grouped_standard_error(values: Floats, groups: Strings) -> float:
+    """Standard error of the mean of `values` (n,), where those of a group (n,) err together; 0 for a single group.
+
+    For paired comparisons pass the differences.
+    Source: Liang and Zeger 1986, doi:10.1093/biomet/73.1.13, with the usual correction for few groups.
+    """
+    _, code = np.unique(groups.astype(str), return_inverse=True)
+    total = np.bincount(code, values - values.mean())  # (k,)
+    k = len(total)
+    return float(np.sqrt(k / (k - 1) * (total**2).sum()) / len(values)) if k > 1 else 0.0

@@ -15,12 +15,12 @@ PARTS = "MRRMSE by part"
 def plain(table: ScoreTable) -> str:
     """Lay a table out for a terminal: all rows first, then the parts, then notes and verdicts."""
     cells = [_cells(line, table.columns) for line in table.lines]
-    first = _aligned([list(HEAD), *(row[: len(HEAD)] for row in cells)])
+    first = aligned([list(HEAD), *(row[: len(HEAD)] for row in cells)])
     blocks = [table.title, *first]
     names = max(len(PARTS), *(len(row[0]) for row in cells))
     for parts in _parts_that_fit(table.columns, WIDTH - names):
         rows = [[row[0], *row[len(HEAD) :][parts]] for row in cells]
-        blocks += ["", *_aligned([[PARTS, *table.columns[parts]], *rows])]
+        blocks += ["", *aligned([[PARTS, *table.columns[parts]], *rows])]
     remarks = [fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for text in _remarks(table)]
     return "\n".join([*blocks, "", *remarks])
 
@@ -38,7 +38,7 @@ def _parts_that_fit(columns: Sequence[str], width: int) -> Iterator[slice]:
         yield slice(start, len(columns))
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """Pad cells to columns, names to the left, numbers to the right, with a rule below the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
