@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from cases import make_question
 from pertcast.errors import InputError
 from pertcast.features.target_svd import TargetSVD
+from pertcast.validation.folds import STRATEGIES, make_folds
 
 
 def responses(n, g, rank=6, noise=0.1):
@@ -47,6 +51,23 @@ def test_full_rank_comes_back(shape, scale):
     svd = TargetSVD.fit(y, 10_000, scale=scale)
     assert svd.k == min(shape[0] - 1, shape[1])  # k is capped at the rank
     assert np.abs(svd.decode(svd.encode(y)) - y).max() < 1e-4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_scaler_and_svd_with_every_split(strategy):
+    """S004-11: fitted on the training rows of any fold it is scikit-learn's StandardScaler and TruncatedSVD there and
+    on held-out rows; of full rank it gives the training rows back.
+    """
+    question, _ = make_question(types=5, compounds=10, genes=60)
+    for fold in make_folds(strategy, question):
+        train, valid = question.y[fold.train], question.y[fold.valid]
+        full = TargetSVD.fit(train, 10_000, scale=True)
+        assert np.abs(full.decode(full.encode(train)) - train).max() < 1e-4
+        svd = TargetSVD.fit(train, 4, scale=True)
+        oracle = make_pipeline(StandardScaler(), TruncatedSVD(4, algorithm="arpack")).fit(train.astype(float))
+        expected = oracle.inverse_transform(oracle.transform(valid.astype(float)))
+        assert_allclose(svd.decode(svd.encode(valid)), expected, atol=1e-3)
+        assert np.abs(expected - valid).max() > 0.1  # four directions do not hold a held-out row
 
 
 def test_row_rmse_is_exact_in_score_space():
