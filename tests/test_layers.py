@@ -32,6 +32,7 @@ BESIDE = {
     ("pertcast.ensemble", "pertcast.weights"), ("pertcast.ensemble", "pertcast.row_strength"),
     ("pertcast.ensemble", "pertcast.diversity"),
     ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),
+    ("pertcast.facts", "pertcast.submission"), ("pertcast.facts", "pertcast.preflight"),
     ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
     ("pertcast.cli", "pertcast.report"), ("pertcast.cli", "pertcast.commands"),

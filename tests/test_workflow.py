@@ -213,7 +213,7 @@ def test_runs_of_one_recipe_with_other_settings_are_told_apart(demo, submitted, 
     [
         (lambda a, b: [a[0], a[0]], "Runs are given more than once: .*ridge-\\w+. Name each once."),
         (lambda a, b: a + b, "Runs '.*ridge-.*' and '.*ridge-.*' have other folds; blend runs of one `cv`."),
-        (lambda a, b: [a[0].parent], "no finished unit in it. Expected <model>/fold<k>/seed<s>/config.json"),
+        (lambda a, b: [a[0].parent], "is a folder of runs, not a run. Name one of them: additive-"),
         (lambda a, b: [a[0].parent.parent / "out.csv"], "no finished unit in it"),
     ],
 )

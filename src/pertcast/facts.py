@@ -1,16 +1,46 @@
-"""What a reader of a submission may ask later, and what a reader of its score must know."""
+"""What is handed in: the file, what its reader may ask later, and what a reader of its score must know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 
 from pertcast import __version__
+from pertcast import submission as csv
 from pertcast.errors import shorten
 from pertcast.io.tables import Competition
+from pertcast.preflight import is_folder
 from pertcast.runs import Run
-from pertcast.types import Ints, Question
+from pertcast.types import Floats, Ints, Question
+
+
+def write_checked(
+    competition: Competition, values: Floats, out: Path, *, name: str, style: str, cv_score: float, told: dict
+) -> Path:
+    """Write predictions (m, g) in the form asked for, and read a CSV back to be sure that it is accepted."""
+    ids, genes = competition.test["id"].to_numpy(), competition.submission_genes
+    column = {gene: i for i, gene in enumerate(competition.genes)}
+    values = values[:, [column[gene] for gene in genes]]
+    if style == "openproblems":
+        from pertcast.io.cells import write_openproblems_prediction
+
+        path = out / "prediction.h5ad" if is_folder(out) else out
+        write_openproblems_prediction(
+            path, ids=ids, genes=genes, values=values, dataset_id=competition.folder.name, method_id=f"pertcast_{name}"
+        )
+        return path
+    if is_folder(out):
+        today = date.today()
+        path = csv.publish(
+            out, ids=ids, genes=genes, values=values, name=name, cv_score=cv_score, facts=told, today=today
+        )
+    else:
+        path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=told)
+    csv.validate_submission(path, ids=ids, genes=genes)
+    return path
 
 
 def facts(

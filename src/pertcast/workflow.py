@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
 from pertcast.errors import InputError, shorten
-from pertcast.facts import facts, remarks
+from pertcast.facts import facts, remarks, write_checked
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -27,7 +26,7 @@ from pertcast.io.tables import (
     read_template,
 )
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
-from pertcast.preflight import check_device, check_recipes, is_folder, make_folder, placed, prepare_place, told_apart
+from pertcast.preflight import check_device, check_recipes, make_folder, placed, prepare_place, told_apart
 from pertcast.runs import Run, open_run, read_manifest
 from pertcast.scoring import (
     BLEND,
@@ -313,35 +312,11 @@ def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") ->
     blends = {seen: blend.as_dict() for seen, blend in blended.blends.items()}
     how = {"blends": blends, "diversity": blended.diversity.as_dict()}
     told = facts(competition, question, result.runs, blended=how, cv=table.as_dict())
-    path = _write(competition, blended, out, name=name, style=style, cv_score=table.line(BLEND).mrrmse, facts=told)
+    cv_score = table.line(BLEND).mrrmse
+    path = write_checked(competition, blended.test, out, name=name, style=style, cv_score=cv_score, told=told)
     solution = competition.folder / "solution.parquet"
     score_table = None
     if solution.is_file():
         truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
         score_table = solution_table(competition, question, truth, {BLEND: blended.test})
     return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks(competition, question))
-
-
-def _write(
-    competition: Competition, blended: Blended, out: Path, *, name: str, style: str, cv_score: float, facts: dict
-) -> Path:
-    """Write the file in the form asked for, and read a CSV back to be sure that it is accepted."""
-    ids, genes = competition.test["id"].to_numpy(), competition.submission_genes
-    column = {gene: i for i, gene in enumerate(competition.genes)}
-    values = blended.test[:, [column[gene] for gene in genes]]
-    if style == "openproblems":
-        from pertcast.io.cells import write_openproblems_prediction
-
-        path = out / "prediction.h5ad" if is_folder(out) else out
-        write_openproblems_prediction(
-            path, ids=ids, genes=genes, values=values, dataset_id=competition.folder.name, method_id=f"pertcast_{name}"
-        )
-        return path
-    if is_folder(out):
-        path = csv.publish(
-            out, ids=ids, genes=genes, values=values, name=name, cv_score=cv_score, facts=facts, today=date.today()
-        )
-    else:
-        path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=facts)
-    csv.validate_submission(path, ids=ids, genes=genes)
-    return path
