@@ -18,6 +18,7 @@ QUICK = {  # settings that make a model fit in a second on forty rows
     "transformer": {"training": {"epochs": 6}, "members": 1},
     "complexnet": {"training": {"epochs": 6}, "autoencoder_training": {"epochs": 6}, "members": 1},
     "lightgbm": {"rounds": 10, "min_rows": 3},
+    "attention-translation": {"training": {"epochs": 6}, "members": 2, "head": 64},
     "network": {"training": {"epochs": 6}, "members": 2, "head": 64},
     "pseudo-labels": {"training": {"epochs": 6}, "settings": {"members": 2, "head": 64}},
 }
@@ -142,7 +143,7 @@ def test_beats_its_floor_on_learnable_data(name):
         settings = {"training": {"epochs": 40, "lr": 1e-2}, "members": 1}
     elif name == "complexnet":
         settings = {"members": 1}
-    elif name == "network":
+    elif name in ("network", "attention-translation"):
         settings = {"members": 2, "head": 64}
     elif name == "pseudo-labels":
         settings = {"settings": {"members": 2, "head": 64}}
