@@ -89,6 +89,15 @@ def test_average_of_the_last_epochs():
     assert net.steps.item() == pytest.approx(9.0)
 
 
+def test_running_mean_of_the_steps():
+    """Weights 1, 2, 3 after each step; forgetting half a step they count 1 : 2 : 4, so 17 / 7."""
+    settings = FitSettings(
+        epochs=3, ema=0.5, lr=1.0, optimizer="lion", schedule="constant", warmup=0, weight_decay=0, device="cpu",
+    )  # fmt: skip
+    net = fit_network(_Counter(), {"x": torch.zeros(8)}, _counting([]), settings, seed=0)
+    assert net.steps.item() == pytest.approx(17 / 7)
+
+
 def test_same_seed_same_weights_bit_for_bit():
     """R38."""
     first, again = (fit_network(_net(1, 0.3), _data(), _squared, _settings(), seed=1) for _ in range(2))
@@ -157,6 +166,8 @@ def test_patience_without_valid_rows_is_refused():
 def test_two_choices_of_weights_are_refused():
     with pytest.raises(ValidationError, match="set one of them"):
         FitSettings(patience=3, average_last=0.2)
+    with pytest.raises(ValidationError, match="set one of them"):
+        FitSettings(ema=0.9, average_last=0.2)
 
 
 def test_tensors_of_different_lengths_are_refused():

@@ -104,7 +104,7 @@ def test_a_member_predicts_what_it_predicts_alone(kind, data, subsets):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion"])
-@pytest.mark.parametrize("changes", [{}, {"average_last": 0.5, "schedule": "one_cycle"}, {"clip": 0.05}])
+@pytest.mark.parametrize("changes", [{}, {"average_last": 0.5, "schedule": "one_cycle"}, {"clip": 0.05}, {"ema": 0.9}])
 def test_every_optimiser_and_average_keeps_members_apart(optimizer, changes, data, subsets):
     """S004-08."""
     changes = {"optimizer": optimizer, **changes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from pertcast.nn.stacked import Streams
 from pertcast.nn.token_stack import Reader, Token, TokenNetSettings, TokenStack
 from pertcast.types import Examples, Floats
 
-PREDICT_ROWS = 64  # rows a block of prediction
+PREDICT_ROWS = 256  # rows a block of prediction
 MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
 
 
@@ -103,7 +104,7 @@ class Network:
             self._start_from_structure(stack, train)
             seen = _subsets(len(train), config.keep, seeds)  # (M, n)
             rows, given = _doubled(seen, data) if config.input_mask > 0 else (seen, data)
-            log = lambda facts, number=number: self.history.append({"stack": number, **facts})  # noqa: E731
+            log = partial(self._log, number)
             fit_stack(stack, given, loss_fn, config.training, rows=rows, seeds=seeds, log=log)
             _forget_unseen(stack, data, seen)
             self.stacks.append(stack)
@@ -114,14 +115,18 @@ class Network:
         encoding = self._fitted("predict")
         device = choose_device(self.config.training.device)
         tables, index = encoding.tables(rows, device), encoding.index(rows, device)
-        predicted = np.empty((len(rows), len(encoding.svd.mean)), np.float32)
+        averaged = []
         for start in range(0, len(rows), PREDICT_ROWS):
             part = {name: tensor[start : start + PREDICT_ROWS] for name, tensor in index.items()}
             with torch.no_grad():
                 outputs = [_member_scores(stack.to(device), tables, part) for stack in self.stacks]
             scores = encoding.unit * np.concatenate(outputs)  # (members, rows, k)
-            predicted[start : start + PREDICT_ROWS] = self._averaged(encoding, scores)
-        return predicted
+            if self.config.average == "mean":  # decoding is linear: once for all
+                averaged.append(scores.mean(axis=0))
+            else:
+                averaged.append(np.median([encoding.svd.decode(of_member) for of_member in scores], axis=0))
+        together = np.concatenate(averaged)
+        return encoding.svd.decode(together) if self.config.average == "mean" else together
 
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
@@ -181,11 +186,8 @@ class Network:
         start *= self.config.embedding_scale / start[known].square().mean().sqrt().clamp_min(1e-6)
         weight[:, known, : start.shape[1]] = start[known]
 
-    def _averaged(self, encoding: Encoding, scores: Floats) -> Floats:
-        """Average over members: (members, n, k) -> (n, g)."""
-        if self.config.average == "mean":  # decoding is linear
-            return encoding.svd.decode(scores.mean(axis=0))
-        return np.median([encoding.svd.decode(of_member) for of_member in scores], axis=0)
+    def _log(self, stack: int, facts: dict[str, float]) -> None:
+        self.history.append({"stack": stack, **facts})
 
     def _fitted(self, verb: str) -> Encoding:
         if self.encoding is None or not self.stacks:

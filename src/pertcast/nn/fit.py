@@ -39,13 +39,16 @@ class FitSettings(Config):
     clip: float = Field(1.0, gt=0)  # largest norm of the gradient
     patience: int | None = Field(None, ge=1)  # stop after so many epochs without a gain on valid rows; keep the best
     average_last: float = Field(0.0, ge=0, le=1)  # keep the mean of the weights over this last share of the epochs
+    ema: float = Field(0.0, ge=0, lt=1)  # keep a running mean of the weights that a step fades by this factor: 0.99
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products in training; auto: bfloat16 on a GPU only
 
     @model_validator(mode="after")
     def _one_choice_of_weights(self) -> FitSettings:
-        if self.patience is not None and self.average_last > 0:
-            raise ValueError("patience keeps the best epoch and average_last a mean of epochs; set one of them")
+        if (self.patience is not None) + (self.average_last > 0) + (self.ema > 0) > 1:
+            raise ValueError(
+                "patience keeps the best epoch, average_last a mean of epochs, ema one of steps; set one of them"
+            )
         return self
 
 
@@ -97,10 +100,13 @@ def _run_epochs(
     batches = batches_per_epoch(n, settings)
     optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = make_schedule(settings, optimizer, steps=settings.epochs * batches)
-    best, average = BestWeights(), AverageWeights()
+    best, average, running = BestWeights(), AverageWeights(), RunningWeights(settings.ema)
     for epoch in range(1, settings.epochs + 1):
         parts = torch.randperm(n).to(device).tensor_split(batches)
-        losses = [_step(net, _take(data, rows), loss_fn, optimizer, schedule, settings=settings) for rows in parts]
+        losses = []
+        for rows in parts:
+            losses.append(_step(net, _take(data, rows), loss_fn, optimizer, schedule, settings=settings))
+            running.see(net)
         facts = {"epoch": epoch, "loss": weighted_mean(losses, map(len, parts)), "lr": optimizer.param_groups[0]["lr"]}
         if not math.isfinite(facts["loss"]):
             found = f"Training loss is {facts['loss']} in epoch {epoch}."
@@ -115,8 +121,8 @@ def _run_epochs(
             log(facts)
         if settings.patience is not None and best.age >= settings.patience:
             break
-    best.restore(net)
-    average.restore(net)
+    for kept in (best, average, running):
+        kept.restore(net)
 
 
 def _step(
@@ -183,6 +189,33 @@ class AverageWeights:
 
     def restore(self, net: nn.Module) -> None:
         if self.count:
+            net.load_state_dict(self.weights)
+
+
+class RunningWeights:
+    """Exponential moving average of weights, without the pull to zero of its first steps; rate 0 keeps none.
+
+    Source: Polyak and Juditsky 1992; the correction as in Adam, arXiv:1412.6980.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.steps = rate, 0
+        self.weights: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def see(self, net: nn.Module) -> None:
+        if self.rate == 0:
+            return
+        self.steps += 1
+        share = (1 - self.rate) / (1 - self.rate**self.steps)  # of the new weights; 1 at the first step
+        for name, value in net.state_dict().items():
+            if self.steps == 1 or not value.is_floating_point():
+                self.weights[name] = value.clone()
+            else:
+                self.weights[name].lerp_(value, share)
+
+    def restore(self, net: nn.Module) -> None:
+        if self.steps:
             net.load_state_dict(self.weights)
 
 

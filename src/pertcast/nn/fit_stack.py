@@ -14,6 +14,7 @@ from pertcast.nn.fit import (
     FitSettings,
     Log,
     Rows,
+    RunningWeights,
     batches_per_epoch,
     choose_device,
     make_schedule,
@@ -81,10 +82,13 @@ def _run_epochs(
     batches = batches_per_epoch(n, settings)
     optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = make_schedule(settings, optimizer, steps=settings.epochs * batches)
-    average = AverageWeights()
+    average, running = AverageWeights(), RunningWeights(settings.ema)
     for epoch in range(1, settings.epochs + 1):
         parts = rows.gather(1, streams.permutations(n)).tensor_split(batches, dim=1)  # (M, b) each
-        losses = [_step(net, _take(data, part), loss_fn, optimizer, schedule, settings=settings) for part in parts]
+        losses = []
+        for part in parts:
+            losses.append(_step(net, _take(data, part), loss_fn, optimizer, schedule, settings=settings))
+            running.see(net)
         loss = weighted_mean(losses, [part.shape[1] for part in parts])
         if not math.isfinite(loss):
             found = f"Training loss of {members} stacked networks is {loss} in epoch {epoch}."
@@ -94,6 +98,7 @@ def _run_epochs(
         if log is not None:
             log({"epoch": epoch, "loss": loss, "lr": optimizer.param_groups[0]["lr"]})
     average.restore(net)
+    running.restore(net)
 
 
 def _step(

@@ -54,7 +54,7 @@ def mixed(predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Te
     """
     error = predicted - target  # (n, g)
     size = error.abs()
-    log_cosh_ = size + torch.log1p(torch.exp(-2 * size)) - math.log(2)  # cannot overflow: -2 size is never positive
+    log_cosh_ = size + functional.softplus(-2 * size) - math.log(2)
     entropy = functional.softplus(predicted) - functional.softplus(target) - target.sigmoid() * error
     values = 0.32 * error.square() + 0.24 * (size + log_cosh_) + 0.2 * entropy
     return row_mean(values.mean(dim=1), weight)
