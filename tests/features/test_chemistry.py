@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from rdkit import Chem
-from rdkit.Chem import Descriptors, rdFingerprintGenerator
+from rdkit.Chem import Descriptors, rdFingerprintGenerator, rdMolDescriptors
 from rdkit.DataStructs import BulkTanimotoSimilarity
 from sklearn.cluster import AgglomerativeClustering
 
@@ -30,6 +30,14 @@ SMILES = [ASPIRIN, SALICYLIC, IBUPROFEN, CAFFEINE, THEOPHYLLINE, LEUCINE, HEXANO
 def rdkit_fingerprints(smiles):
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
     return [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in smiles]
+
+
+def rdkit_roles(molecule):
+    """Morgan bits of atoms whose invariants are given one by one: the roles they play."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    return generator.GetFingerprint(
+        molecule, customAtomInvariants=list(rdMolDescriptors.GetFeatureInvariants(molecule))
+    )
 
 
 def test_canonical_form_is_the_same_for_all_spellings():
@@ -78,6 +86,22 @@ def test_morgan_bits_equal_rdkit():
     assert chemistry.morgan_bits(SMILES).dtype == np.float32
     assert chemistry.morgan_bits(SMILES, radius=1, bits=64).shape == (7, 64)
     assert chemistry.morgan_bits([]).shape == (0, 2048)
+
+
+@pytest.mark.parametrize(
+    ("feature", "of_rdkit"),
+    [
+        (chemistry.feature_bits, rdkit_roles),
+        (chemistry.torsion_bits, rdFingerprintGenerator.GetTopologicalTorsionGenerator(fpSize=2048).GetFingerprint),
+        (chemistry.pair_bits, rdFingerprintGenerator.GetAtomPairGenerator(fpSize=2048).GetFingerprint),
+    ],
+)
+def test_other_fingerprints_equal_rdkit(feature, of_rdkit):
+    """Oracle: RDKit molecule by molecule."""
+    oracle = np.array([list(of_rdkit(Chem.MolFromSmiles(s))) for s in SMILES])
+    assert_array_equal(feature(SMILES), oracle)
+    assert not np.array_equal(feature(SMILES), chemistry.morgan_bits(SMILES))
+    assert feature([]).shape == (0, 2048)
 
 
 def test_counts_are_logarithms_of_one_more():

@@ -63,9 +63,7 @@ def canonical_smiles(
 
 def morgan_bits(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> Floats:
     """Morgan fingerprint, 1 where a substructure of up to `radius` bonds occurs: (u, bits) float32."""
-    generator = _morgan(radius, bits)
-    rows = [generator.GetFingerprintAsNumPy(parent) for parent in _parents(smiles)]
-    return np.array(rows, np.float32).reshape(len(rows), bits)
+    return _bits_of(_morgan(radius, bits), smiles)
 
 
 def count_fingerprint(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> Floats:
@@ -73,6 +71,37 @@ def count_fingerprint(smiles: Sequence[str], *, radius: int = 2, bits: int = 204
     generator = _morgan(radius, bits)
     rows = [generator.GetCountFingerprintAsNumPy(parent) for parent in _parents(smiles)]
     return np.log1p(np.array(rows, np.float32).reshape(len(rows), bits))
+
+
+def feature_bits(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> Floats:
+    """Morgan fingerprint over roles of atoms (donor, acceptor, aromatic, ...) instead of elements: (u, bits) float32.
+
+    Source: Gobbi and Poppinger 1998, doi:10.1002/(SICI)1097-0290(199824)61:1<47::AID-BIT9>3.0.CO;2-Z.
+    """
+    from rdkit.Chem import rdFingerprintGenerator as generators
+
+    roles = generators.GetMorganFeatureAtomInvGen()
+    return _bits_of(generators.GetMorganGenerator(radius=radius, fpSize=bits, atomInvariantsGenerator=roles), smiles)
+
+
+def torsion_bits(smiles: Sequence[str], *, bits: int = 2048) -> Floats:
+    """Fingerprint of paths of four atoms: (u, bits) float32.
+
+    Source: Nilakantan et al. 1987, doi:10.1021/ci00054a008.
+    """
+    from rdkit.Chem import rdFingerprintGenerator as generators
+
+    return _bits_of(generators.GetTopologicalTorsionGenerator(fpSize=bits), smiles)
+
+
+def pair_bits(smiles: Sequence[str], *, bits: int = 2048) -> Floats:
+    """Fingerprint of pairs of atoms and the bonds between: (u, bits) float32.
+
+    Source: Carhart et al. 1985, doi:10.1021/ci00046a002.
+    """
+    from rdkit.Chem import rdFingerprintGenerator as generators
+
+    return _bits_of(generators.GetAtomPairGenerator(fpSize=bits), smiles)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,6 +255,11 @@ def _morgan(radius: int, bits: int):
     from rdkit.Chem import rdFingerprintGenerator
 
     return rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits)
+
+
+def _bits_of(generator, smiles: Sequence[str]) -> Floats:
+    rows = [generator.GetFingerprintAsNumPy(parent) for parent in _parents(smiles)]
+    return np.array(rows, np.float32).reshape(len(rows), generator.GetOptions().fpSize)
 
 
 def _robust_spread(column: Floats) -> float:

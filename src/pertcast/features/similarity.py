@@ -5,9 +5,11 @@ All are kernels: positive semidefinite over any rows, so that their sums and pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from pertcast.types import Floats, Ints
+from pertcast.types import Block, Floats, Ints
 
 OFFSET_ROWS = 5.0  # pseudo-rows that draw a cell type's mean response to the overall one before types are compared
 
@@ -52,6 +54,19 @@ def tanimoto_kernel(left: Floats, right: Floats) -> Floats:
     common = left @ right.T
     whole = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - common
     return np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+
+
+def structure_kernel(left: Sequence[Block], right: Sequence[Block]) -> Floats:
+    """Mean Tanimoto similarity over several kinds of fingerprint: blocks of a and b rows -> (a, b) float64.
+
+    Each structure is compared once, however many rows have it.
+    """
+    total = 0.0
+    for one, other in zip(left, right, strict=True):
+        rows, of_row = np.unique(one.index, return_inverse=True)
+        columns, of_column = np.unique(other.index, return_inverse=True)
+        total = total + tanimoto_kernel(one.table[rows], other.table[columns])[of_row][:, of_column]
+    return total / len(left)
 
 
 def profile_kernel(left: Floats, right: Floats, *, unit: float) -> Floats:

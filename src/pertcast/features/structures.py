@@ -148,6 +148,9 @@ def _one_hot(labels: np.ndarray) -> Floats:
 CHEMISTRY: dict[str, Callable[[list[str]], dict[str, NDArray]]] = {
     "morgan": lambda smiles: {"x": _bits(smiles)},
     "morgan_scores": _scores,
+    "feature_morgan": lambda smiles: {"x": chemistry.feature_bits(smiles)},
+    "torsions": lambda smiles: {"x": chemistry.torsion_bits(smiles)},
+    "atom_pairs": lambda smiles: {"x": chemistry.pair_bits(smiles)},
     "count_fingerprint": lambda smiles: {"x": _counts(smiles)},
     "descriptors": _descriptors,
     "cluster": lambda smiles: {"x": _clusters(smiles)},
@@ -157,9 +160,20 @@ CHEMISTRY: dict[str, Callable[[list[str]], dict[str, NDArray]]] = {
 PLACED: dict[str, Callable[[list[str], list[str], Arrays], Floats]] = {
     "morgan": lambda new, known, learned: _bits(new),
     "morgan_scores": _placed_scores,
+    "feature_morgan": lambda new, known, learned: chemistry.feature_bits(new),
+    "torsions": lambda new, known, learned: chemistry.torsion_bits(new),
+    "atom_pairs": lambda new, known, learned: chemistry.pair_bits(new),
     "count_fingerprint": lambda new, known, learned: _counts(new),
     "descriptors": _placed_descriptors,
     "cluster": _placed_clusters,
     "scaffold": _placed_scaffolds,
 }
-ALONE = ("morgan", "count_fingerprint", "cluster", "scaffold")  # follow from the known structures at once: not stored
+ALONE = (
+    "morgan",
+    "feature_morgan",
+    "torsions",
+    "atom_pairs",
+    "count_fingerprint",
+    "cluster",
+    "scaffold",
+)  # follow from the known structures at once: not stored

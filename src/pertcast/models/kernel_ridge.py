@@ -13,11 +13,11 @@ from pydantic import Field, field_validator
 from pertcast.config import Config
 from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.features.onehot import Vocabulary
-from pertcast.features.similarity import cell_type_similarity, profile_kernel, tanimoto_kernel
+from pertcast.features.similarity import cell_type_similarity, profile_kernel, structure_kernel
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
-from pertcast.types import Examples, Floats, Ints
+from pertcast.types import Block, Examples, Floats, Ints
 
 FACTORS = ("all", "cell_type", "similar_type", "compound", "structure", "profile")
 KEPT = 0.15  # share of a hidden cell type's rows that stay, as the question leaves a few
@@ -38,7 +38,7 @@ class KernelRidgeConfig(Config):
         "similar_type*profile": 2.0,
     }
     profile: str = "compound_residual_mean"  # block: what a compound does in the other cell types
-    structure: str = "morgan"  # block of fingerprints, bits or counts
+    structure: tuple[str, ...] = ("morgan",)  # blocks of fingerprints, bits or counts; similarities are averaged
     hold_out: Literal["cell_type", "compound"] = "cell_type"  # whose rows are left out to choose the weights
     components: int = Field(200, ge=1)  # principal scores of the response
     steps: int = Field(20, ge=0)  # of the search for the weights; 0 keeps the start
@@ -66,11 +66,12 @@ class _Side:
 
     of_type: Ints  # (n,)  0 for a cell type that training lacks
     of_compound: Ints  # (n,)  0 for a compound that training lacks
-    structure: Floats  # (n, bits)
+    structure: tuple[Block, ...]  # of n rows each
     profile: Floats  # (n, p)
 
     def take(self, rows: Ints | slice) -> _Side:
-        return _Side(self.of_type[rows], self.of_compound[rows], self.structure[rows], self.profile[rows])
+        structure = tuple(Block(block.table, block.index[rows]) for block in self.structure)
+        return _Side(self.of_type[rows], self.of_compound[rows], structure, self.profile[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class _Kernel:
         if name == "compound":
             return (left.of_compound[:, None] == right.of_compound[None, :]).astype(float)
         if name == "structure":
-            return tanimoto_kernel(left.structure, right.structure)
+            return structure_kernel(left.structure, right.structure)
         return profile_kernel(left.profile, right.profile, unit=self.unit)
 
 
@@ -166,15 +167,13 @@ class KernelRidge:
         return _Kernel(tuple(self.config.terms), self.arrays["similarity"], float(self.arrays["unit"][0]))
 
     def _side(self, rows: Examples) -> _Side:
-        def dense(name: str, factor: str) -> Floats:
-            return rows.block(name).dense() if factor in self.config.factors else np.zeros((len(rows), 1))
-
         types, compounds = self.names
+        used = self.config.factors
         return _Side(
             types.encode(rows.cell_type),
             compounds.encode(rows.compound),
-            dense(self.config.structure, "structure"),
-            dense(self.config.profile, "profile"),
+            tuple(rows.block(name) for name in self.config.structure if "structure" in used),
+            rows.block(self.config.profile).dense() if "profile" in used else np.zeros((len(rows), 1)),
         )
 
 
@@ -267,17 +266,15 @@ def _learned(side: _Side, scores: Floats, *, types: int) -> dict[str, Floats]:
 
 
 def _stored(side: _Side) -> Mapping[str, Floats]:
-    """Each structure is kept once."""
-    structures, index = np.unique(side.structure, axis=0, return_inverse=True)
-    return {
-        "train_type": side.of_type,
-        "train_compound": side.of_compound,
-        "train_structures": structures,
-        "train_structure": index.ravel(),
-        "train_profile": side.profile,
-    }
+    """Everything of the training rows that predictions need; each structure once."""
+    arrays = {"train_type": side.of_type, "train_compound": side.of_compound, "train_profile": side.profile}
+    for i, block in enumerate(side.structure):
+        rows, index = np.unique(block.index, return_inverse=True)
+        arrays |= {f"structures.{i}": block.table[rows], f"structure.{i}": index}
+    return arrays
 
 
 def _restored(arrays: Mapping[str, Floats]) -> _Side:
-    structure = arrays["train_structures"][arrays["train_structure"]]
+    kinds = sum(name.startswith("structures.") for name in arrays)
+    structure = tuple(Block(arrays[f"structures.{i}"], arrays[f"structure.{i}"]) for i in range(kinds))
     return _Side(arrays["train_type"], arrays["train_compound"], structure, arrays["train_profile"])
