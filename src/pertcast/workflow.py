@@ -318,5 +318,7 @@ def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") ->
     score_table = None
     if solution.is_file():
         truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
-        score_table = solution_table(competition, question, truth, {BLEND: blended.test})
+        floors = names_of(result.runs, FLOORS)
+        members = {name: said.values for name, said in test.items() if name not in floors}
+        score_table = solution_table(competition, question, truth, {BLEND: blended.test, **members})
     return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks(competition, question))

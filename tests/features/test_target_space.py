@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import make_question
 from scipy import stats
 
+from cases import make_question
 from pertcast.config import Recipe
 from pertcast.features.target_space import learned_question, to_response
 

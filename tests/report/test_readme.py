@@ -8,8 +8,9 @@ from pertcast.errors import InputError
 from pertcast.report import readme
 
 
-def line(name, kind, mrrmse, v_floor):
+def line(name, kind, mrrmse, v_floor, parts=None):
     return {
+        "parts": parts or {},
         "name": name, "kind": kind, "mrrmse": mrrmse, "low": mrrmse - 0.1, "high": mrrmse + 0.1,
         "v_floor": v_floor, "v_floor_low": v_floor - 0.02, "v_floor_high": v_floor + 0.02,
     }  # fmt: skip
@@ -38,6 +39,24 @@ def test_a_model_below_its_floor_is_said_to_be_so():
     """A score never stands without its floor."""
     facts = {"cv": CV | {"verdicts": ["ridge is worse."]}, "score": SCORE | {"verdicts": ["blend is worse."]}}
     assert readme.markdown(facts).endswith(" |\n\nHeld-out rows: ridge is worse.\n\nRows to predict: blend is worse.")
+
+
+def test_the_order_of_models_is_compared_by_rank():
+    """PEERS 1: a cross-validation is worth what its order is worth. By hand: ranks 1 2 3 4 against 2 1 3 4 give 0.8."""
+    names, held_out, final = "abcd", (0.1, 0.2, 0.3, 0.4), (2.0, 1.0, 3.0, 4.0)
+    lines = [[line(n, "model", x, 0) for n, x in zip(names, xs, strict=True)] for xs in (held_out, final)]
+    (said,) = readme.agreement(*lines)
+    assert "these 4" in said
+    assert said.endswith("Spearman 0.80.")
+    assert readme.agreement(lines[0], lines[1][:2]) == []
+
+
+def test_scores_by_fold_are_folded_away():
+    cv = {"lines": [line("ridge", "model", 0.9, 0, {"B cells": 0.8, "known-0": 1.0})], "verdicts": []}
+    score = {"lines": [line("ridge", "model", 1.1, 0, {"Public": 1.2})], "verdicts": []}
+    text = readme.markdown({"cv": cv, "score": score})
+    assert "|  | B cells | known-0 | to predict: Public |\n| --- | ---: | ---: | ---: |" in text
+    assert "| ridge | 0.800 | 1.000 | 1.200 |\n\n</details>" in text
 
 
 def test_only_what_stands_between_the_markers_changes(tmp_path):

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from scipy.stats import spearmanr
+
 from pertcast.errors import InputError
 
 HEAD = ("", "held-out training rows", "95 % interval", "rows to predict", "95 % interval", "against the best floor")
@@ -37,9 +39,40 @@ def markdown(facts: dict) -> str:
         name = line["name"] if line["kind"] == "model" else f"*{line['name']}* ({line['kind']})"
         final = score.get(line["name"])
         rows.append([name, *_score_cells(line), *_score_cells(final), _difference(final)])
-    below = [f"Held-out rows: {text}" for text in cv["verdicts"]]
+    below = agreement(cv["lines"], solution["lines"])
+    below += [f"Held-out rows: {text}" for text in cv["verdicts"]]
     below += [f"Rows to predict: {text}" for text in solution["verdicts"]]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *(f"\n{text}" for text in below)])
+    return "\n".join([_laid_out(rows), *(f"\n{text}" for text in below), *_by_part(cv["lines"], solution["lines"])])
+
+
+def agreement(held_out: list[dict], solution: list[dict]) -> list[str]:
+    """Say whether cross-validation ranks the models and floors as the rows to predict do; nothing below three."""
+    final = {line["name"]: line["mrrmse"] for line in solution if line["kind"] != "ceiling"}
+    pairs = [(line["mrrmse"], final[line["name"]]) for line in held_out if line["name"] in final]
+    if len(pairs) < 3:
+        return []
+    rho = spearmanr(*zip(*pairs, strict=True)).statistic
+    orders = "on held-out rows against their order on the rows to predict"
+    return [f"Order of these {len(pairs)} {orders}: Spearman {rho:.2f}."]
+
+
+def _by_part(held_out: list[dict], solution: list[dict]) -> list[str]:
+    """Lay out the scores by cell type and fold, and by public and private rows, where they were taken, folded away."""
+    final = {line["name"]: line["parts"] for line in solution}
+    parts = list(held_out[0]["parts"])
+    shares = list(solution[0]["parts"]) if solution else []
+    if not parts:
+        return []
+    rows = [["", *parts, *(f"to predict: {share}" for share in shares)], ["---"] + ["---:"] * len(parts + shares)]
+    for line in held_out:
+        more = final.get(line["name"])
+        cells = [f"{line['parts'][part]:.3f}" for part in parts]
+        rows.append([line["name"], *cells, *(f"{more[share]:.3f}" if more else "" for share in shares)])
+    return ["\n<details><summary>By cell type and fold</summary>\n", _laid_out(rows), "\n</details>"]
+
+
+def _laid_out(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _score_cells(line: dict | None) -> list[str]:
