@@ -121,3 +121,14 @@ def test_kaggle_form_and_openproblems_form_say_the_same(openproblems, tables, tm
         result = workflow.cross_validate(["ridge"], data, out=tmp_path / "runs", cache=tmp_path / "cache")
         scores.append(result.table.line("ridge").mrrmse)
     assert scores[0] == scores[1]
+
+
+def test_recipes_for_unseen_compounds_are_tried_only_where_some_are_asked_for(tables, tmp_path):
+    """Unseen compounds are a question of their own; a competition without them does not pay for its recipes."""
+    named = {"out": tmp_path / "runs", "cache": tmp_path / "cache", "folds": "random", "unseen": ["ridge-chemistry"]}
+    asked = workflow.cross_validate(["ridge-onehot"], tables.write(tmp_path / "data"), **named)
+    tables.id_map = tables.id_map.iloc[:2]
+    known = workflow.cross_validate(["ridge-onehot"], tables.write(tmp_path / "known"), **named)
+    names = [{run.recipe.name for run in result.runs} for result in (asked, known)]
+    assert names[0] - names[1] == {"ridge-chemistry"}
+    assert names[1] - FLOORS == {"ridge-onehot"}

@@ -64,6 +64,7 @@ class Preset(Config):
     name: str
     reason: str
     recipes: tuple[str, ...]
+    unseen: tuple[str, ...] = ()  # further recipes, where compounds are asked for that training never saw
     folds: str = "task"
     seeds: int = Field(1, ge=1)  # of each fold
     refit_seeds: int = Field(1, ge=1)  # of the refits on all rows, averaged

@@ -89,9 +89,11 @@ def cross_validate(
     jobs: int = 1,
     cache: Path = CACHE,
     layer: str | None = None,
+    unseen: Sequence[str] = (),
 ) -> CVResult:
     """Cross-validate recipes, given by name or TOML file, beside the floors.
 
+    unseen        further recipes, tried where compounds are asked for that training never saw
     seeds         of each fold, for models that draw at random; `refit_seeds` of the refit on all rows (None: as many)
     changes       such as `settings.width=64`, applied to every recipe given
     device        `auto`, `cpu` or `cuda`, for the models that are trained on one
@@ -100,10 +102,12 @@ def cross_validate(
     Raises InputError for anything wrong with data or recipes, before any model is fitted.
     """
     check_device(device)
-    loaded = [placed(load_recipe(name, changes), device) for name in recipes]
+    loaded = [placed(load_recipe(name, changes), device) for name in (*unseen, *recipes)]
     check_recipes(loaded)
-    floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     competition = read_competition(data, layer=layer)
+    if not competition.unknown_compounds:
+        loaded = [recipe for recipe in loaded if recipe.name not in unseen]
+    floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     question = question_of(competition)
     made = make_folds(folds, question, groups=group_labels(folds, question))
     make_folder(out)
@@ -167,6 +171,7 @@ def make_submission(
         jobs=jobs,
         cache=cache,
         layer=layer,
+        unseen=chosen.unseen,
     )
     return _submit(result, out, name=chosen.name, style=style)
 
