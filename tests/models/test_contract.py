@@ -18,6 +18,7 @@ QUICK = {  # settings that make a model fit in a second on forty rows
     "transformer": {"training": {"epochs": 6}, "members": 1},
     "complexnet": {"training": {"epochs": 6}, "autoencoder_training": {"epochs": 6}, "members": 1},
     "lightgbm": {"rounds": 10, "min_rows": 3},
+    "extra-trees": {"trees": 20},
     "attention-translation": {"training": {"epochs": 6}, "members": 2, "head": 64},
     "network": {"training": {"epochs": 6}, "members": 2, "head": 64},
     "pseudo-labels": {"training": {"epochs": 6}, "settings": {"members": 2, "head": 64}},
