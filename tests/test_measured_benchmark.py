@@ -6,7 +6,7 @@ import pytest
 from pertcast import workflow
 from pertcast.runs import REFIT
 
-LIMIT = 1.86  # MRRMSE; the additive floor of the benchmark's authors is 1.970, LightGBM with honest encodings 1.870
+LIMIT = 1.76  # MRRMSE; the additive floor of the benchmark's authors is 1.970, the best published re-run 1.743
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,8 @@ def test_every_model_has_a_recipe():
 def test_presets_name_recipes_that_exist():
     assert {"fast", "default"} <= set(preset_names())
     for name in preset_names():
-        assert set(load_preset(name).recipes) <= set(recipe_names())
+        preset = load_preset(name)
+        assert {*preset.recipes, *preset.unseen} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["validate", "nowhere.csv", "--data", "nowhere"], ["check", "."]])
