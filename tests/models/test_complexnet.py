@@ -36,7 +36,15 @@ def rows(question):
 def _model(*, epochs=5, patience=None, first_patience=None, **changes):
     training = {"epochs": epochs, "device": "cpu", "patience": patience}
     first = {"epochs": epochs, "patience": first_patience}
-    small = {"width": 8, "heads": 2, "feedforward": 8, "head": 16, "members": 1, "autoencoder": ONE_HOT}
+    small = {
+        "blocks": BLOCKS[2:],
+        "width": 8,
+        "heads": 2,
+        "feedforward": 8,
+        "head": 16,
+        "members": 1,
+        "autoencoder": ONE_HOT,
+    }
     settings = {**small, "training": training, "autoencoder_training": first, **changes}
     return ComplexNets(ComplexNetConfig.model_validate(settings))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pertcast.config import load_recipe
 from pertcast.errors import InputError, NotFittedError
 from pertcast.models.registry import build
 from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining, new_net
@@ -261,3 +262,17 @@ def test_a_gpu_predicts_what_the_cpu_predicts(train, asked, tmp_path):
     model.save(tmp_path)
     on_cpu = Transformer(config).load(tmp_path)
     np.testing.assert_allclose(on_cpu.predict(asked), model.predict(asked), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "factor", "patience", "optimizer"),
+    [("system-004-transformer", 0.1, 10, "adamw"), ("second-place", 0.9999, 500, "lion")],
+)
+def test_published_training_is_a_recipe(recipe, factor, patience, optimizer):
+    """S004-08, S004-06: plateau, clipping, loss and sizes as the system and its ancestor had them."""
+    config = build("transformer", load_recipe(recipe).settings).config
+    training = config.training
+    assert (training.schedule, training.plateau_factor, training.plateau_patience) == ("plateau", factor, patience)
+    assert (training.clip, training.optimizer) == (1.0, optimizer)
+    assert (config.loss, config.delta) == ("huber", 1.0)
+    assert (config.width, config.heads, config.layers, config.dropout) == (128, 8, 6, 0.3)

@@ -60,11 +60,12 @@ class ComplexNetTraining(FitSettings):
 class ComplexNetConfig(TokenNetConfig):
     """Sized for two CPU cores; the published sizes are the recipe `system-004-complexnet`."""
 
+    blocks: tuple[str, ...] = ()  # a token each, beside cell type and compound
     components: int = Field(300, ge=1)  # principal scores of the response; a large number keeps all there are
     loss: Literal["mrrmse", "mse", "huber", "mae", "log_cosh"] = "mrrmse"  # of the response, in both stages
     delta: float = Field(1.0, gt=0)  # bend of huber, in the unit of the response
     target: Literal["response", "code"] = "response"  # of the second stage: what the code decodes to, or the code
-    members: int = Field(2, ge=1)  # pairs of autoencoder and network, from different starts, averaged
+    members: int = Field(4, ge=1)  # pairs of autoencoder and network, from different starts, averaged
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     autoencoder_training: AutoencoderTraining = AutoencoderTraining()
     training: ComplexNetTraining = ComplexNetTraining()
