@@ -204,7 +204,7 @@ def test_options_of_cv(demo, tmp_path, monkeypatch, option, read, default, chang
     ("option", "read", "default", "changed"),
     [
         (["--preset", "other.toml"], lambda given: given["seeds"], load_preset("default").seeds, 9),
-        (["--preset", "other.toml"], lambda given: given["recipes"][0].name, "kernel-ridge", "ridge"),
+        (["--preset", "other.toml"], lambda given: given["recipes"][0].name, "attention-translation", "ridge"),
         (["--device", "cpu"], lambda given: device_of(given["recipes"]), "auto", "cpu"),
         (["--jobs", "3"], lambda given: given["jobs"], 2, 3),
         (["--cache", "elsewhere"], lambda given: str(given["cache"].folder), "data/interim/features", "elsewhere"),
