@@ -24,7 +24,7 @@ test-slow: .venv/done  ## sweeps of minutes
 notebooks: .venv/done  ## run every notebook top to bottom on the tiny simulated competition
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
-table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR the table of these data too
+table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR and UNSEEN=DIR those of these data too
 	$(BIN)/pertcast demo --size small --out $(DEMO)
 	$(BIN)/pertcast submission --data $(DEMO) --preset fast --out data/interim/demo.csv --json > data/interim/demo-table.json
 	$(BIN)/python -m pertcast.report.readme README.md demo data/interim/demo-table.json
@@ -32,6 +32,12 @@ table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR
 ifdef MEASURED
 	$(BIN)/pertcast submission --data $(MEASURED) --out data/interim/l1000.csv --json > data/interim/l1000-table.json
 	$(BIN)/python -m pertcast.report.readme README.md l1000 data/interim/l1000-table.json
+	$(BIN)/pertcast submission --data $(MEASURED) --preset survey --out data/interim/survey.csv --json > data/interim/survey-table.json
+	$(BIN)/python -m pertcast.report.readme README.md survey data/interim/survey-table.json
+endif
+ifdef UNSEEN
+	$(BIN)/pertcast submission --data $(UNSEEN) --out data/interim/unseen.csv --json > data/interim/unseen-table.json
+	$(BIN)/python -m pertcast.report.readme README.md unseen data/interim/unseen-table.json
 endif
 
 bench: .venv/done  ## speed and memory, as ratios within one run
