@@ -105,7 +105,7 @@ def test_a_table_without_gaps_needs_no_labels():
 def test_a_base_that_reads_statistics_is_refused_before_fitting():
     message = r"Pseudo-labels need blocks that follow from .* but the base 'lightgbm' reads cell_type_mean, compound_"
     with pytest.raises(InputError, match=message):
-        build("pseudo-labels", {"base": "lightgbm"})
+        build("pseudo-labels", {"base": "lightgbm", "settings": {"blocks": ["cell_type_mean", "compound_mean"]}})
     with pytest.raises(InputError, match="Unknown model 'netwrk'. Did you mean 'network'"):
         build("pseudo-labels", {"base": "netwrk"})
     with pytest.raises(InputError, match="(?s)Settings of model 'ridge'.*'penalty'"):

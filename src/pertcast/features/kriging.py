@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pertcast.errors import InputError
 from pertcast.features.onehot import Vocabulary
 from pertcast.types import Examples, Floats, Ints
 
@@ -87,6 +88,21 @@ class KrigingRows:
     def from_saved(cls, arrays: Mapping[str, Floats], facts: Mapping[str, list[str]]) -> KrigingRows:
         names = Vocabulary(tuple(facts["cell_types"])), Vocabulary(tuple(facts["compounds"]))
         return cls(*names, arrays["kriging_pairs"], arrays["kriging_scores"])
+
+
+def inputs(described: Kriged | None, rows: Examples, blocks: tuple[str, ...], *, width: int) -> tuple[Floats, Floats]:
+    """What a learner reads (r, d) float32, and the scores (r, k) that it starts from; zeros (r, 1) without kriging.
+
+    described  what kriging says of the rows, or None to learn from the feature blocks alone
+    width      leading scores of each description that become features
+    Raises InputError where neither is given.
+    """
+    if described is None and not blocks:
+        raise InputError("A model without kriging needs feature blocks, got none. Name some, or set kriged = true.")
+    x = rows.dense(blocks)
+    if described is None:
+        return x, np.zeros((len(rows), 1), np.float32)
+    return np.concatenate([described.columns(width), x], axis=1).astype(np.float32), described.expected
 
 
 def krige(

@@ -1,21 +1,23 @@
-"""LightGBM: one booster per principal score of the response."""
+"""LightGBM: one booster per principal score of what kriging leaves of the response, trained side by side."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
+from pertcast.features.kriging import KrigingRows, inputs
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.io.atomic import write_json
 from pertcast.models.registry import register
-from pertcast.types import Examples, Floats
+from pertcast.types import Examples, Floats, Ints
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -24,9 +26,12 @@ WORKERS = 2  # boosters trained at a time, one thread each: small data do not fe
 
 
 class BoostedTreesConfig(Config):
-    blocks: tuple[str, ...] = ("cell_type_mean", "compound_residual_mean", "compound_count")  # feature blocks
-    components: int = 40  # principal scores of the response, one booster each
-    rounds: int = 100  # boosting rounds; fixed, because the rows to predict are unlike the training rows
+    kriged: bool = True  # learn what is left of kriging, and split on it; else on feature blocks alone
+    blocks: tuple[str, ...] = ()  # feature blocks, beside what kriging says
+    components: int = Field(120, ge=1)  # principal scores of the response
+    boosted: int = Field(40, ge=1)  # of them the leading ones get a booster each; the others stay as kriging has them
+    width: int = Field(40, ge=1)  # leading scores that trees may split on
+    rounds: int = Field(100, ge=1)  # of boosting; fixed, because the rows to predict are unlike the training rows
     learning_rate: float = 0.05
     leaves: int = 8  # small trees: a few thousand rows at most
     min_rows: int = 20  # in a leaf
@@ -34,33 +39,44 @@ class BoostedTreesConfig(Config):
     feature_share: float = 0.3  # of features drawn for each tree
     weight_power: float = 0.5  # rows longer than the median count less, by this power: few strong ones else decide all
     l2: float = 10.0  # penalty of leaf values
+    bags: int = Field(1, ge=1)  # boosters of each score, with seeds and row subsets of their own
+    bag_share: float = Field(0.9, gt=0, le=1)  # of rows in each bag, drawn without replacement; 1 bag holds all
+    average: Literal["mean", "median"] = "mean"  # of the bags
 
 
 @register("lightgbm", config=BoostedTreesConfig, seeded=True)
 class BoostedTrees:
-    """LightGBM on target statistics, one booster per SVD component of the target."""
+    """LightGBM on what a compound did in other cell types, one booster per SVD component of the target."""
 
     def __init__(self, config: BoostedTreesConfig):
         self.config = config
         self.svd: TargetSVD | None = None
-        self.boosters: list[Booster] = []
+        self.kriging: KrigingRows | None = None
+        self.boosters: list[Booster] = []  # bag by bag, in each the leading scores
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int = 0) -> BoostedTrees:
         import lightgbm
 
-        self.svd = TargetSVD.fit(train.y, self.config.components)
+        c = self.config
+        self.svd = TargetSVD.fit(train.y, c.components)
         scores = self.svd.encode(train.y)  # (n, k)
-        x = train.dense(self.config.blocks)  # (n, d)
+        self.kriging = KrigingRows.fit(train, scores) if c.kriged else None
+        x, start = inputs(self.kriging.inside() if self.kriging else None, train, c.blocks, width=c.width)
+        rest = scores - start  # (n, k)  what the boosters are for
         length = np.linalg.norm(train.y, axis=1)  # (n,)
-        weight = (np.median(length) / np.maximum(length, np.median(length))) ** self.config.weight_power
+        weight = (np.median(length) / np.maximum(length, np.median(length))) ** c.weight_power
+        bags = _bags(len(x), c, seed)
 
-        def boost(k: int) -> Booster:
-            label = np.ascontiguousarray(scores[:, k])
-            data = lightgbm.Dataset(x, label, weight=weight, params={"verbosity": -1})
-            return lightgbm.train(self._parameters(seed + 1000 * k), data, self.config.rounds)
+        def boost(member: tuple[int, int]) -> Booster:
+            bag, k = member
+            rows = bags[bag]
+            label = np.ascontiguousarray(rest[rows, k])
+            data = lightgbm.Dataset(x[rows], label, weight=weight[rows], params={"verbosity": -1})
+            return lightgbm.train(self._parameters(seed + 1000 * k + 10**6 * bag), data, c.rounds)
 
+        members = [(bag, k) for bag in range(c.bags) for k in range(min(c.boosted, self.svd.k))]
         with ThreadPoolExecutor(WORKERS) as pool:
-            self.boosters = list(pool.map(boost, range(self.svd.k)))
+            self.boosters = list(pool.map(boost, members))
         return self
 
     def _parameters(self, seed: int) -> dict[str, object]:
@@ -84,20 +100,38 @@ class BoostedTrees:
     def predict(self, rows: Examples) -> Floats:
         if self.svd is None:
             raise NotFittedError("BoostedTrees was asked to predict before `fit`. Call `fit` or `load` first.")
-        x = rows.dense(self.config.blocks)
-        scores = np.stack([booster.predict(x, num_threads=1) for booster in self.boosters], axis=1)  # (n, k)
+        described = self.kriging.outside(rows) if self.kriging else None
+        x, start = inputs(described, rows, self.config.blocks, width=self.config.width)
+        each = np.stack([booster.predict(x, num_threads=1) for booster in self.boosters], axis=1)
+        each = each.reshape(len(x), self.config.bags, -1)  # (r, bags, boosted)
+        boosted = np.median(each, axis=1) if self.config.average == "median" else each.mean(axis=1)
+        scores = start + np.zeros((len(x), self.svd.k))  # (r, k)
+        scores[:, : boosted.shape[1]] += boosted
         return self.svd.decode(scores)
 
     def save(self, folder: Path) -> None:
         if self.svd is None:
             raise NotFittedError("BoostedTrees was asked to save before `fit`. Call `fit` first.")
-        save_arrays(folder, "svd", self.svd.arrays(), {})
+        kriging = self.kriging.arrays() if self.kriging else {}
+        facts = self.kriging.facts() if self.kriging else {}
+        save_arrays(folder, "start", {**self.svd.arrays(), **kriging}, facts)
         write_json(folder / "boosters.json", [booster.model_to_string() for booster in self.boosters])
 
     def load(self, folder: Path) -> BoostedTrees:
         import lightgbm
 
-        self.svd = TargetSVD.from_arrays(load_arrays(folder, "svd")[0])
+        arrays, facts = load_arrays(folder, "start")
+        self.svd = TargetSVD.from_arrays(arrays)
+        self.kriging = KrigingRows.from_saved(arrays, facts) if facts else None
         texts = json.loads((folder / "boosters.json").read_text())
         self.boosters = [lightgbm.Booster(model_str=text) for text in texts]
         return self
+
+
+def _bags(n: int, config: BoostedTreesConfig, seed: int) -> list[Ints]:
+    """Rows of each bag, in order: all of them where there is but one."""
+    if config.bags == 1:
+        return [np.arange(n)]
+    rng = np.random.default_rng(seed)
+    size = max(1, round(config.bag_share * n))
+    return [np.sort(rng.permutation(n)[:size]) for _ in range(config.bags)]

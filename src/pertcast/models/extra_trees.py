@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
-from pertcast.features.kriging import Kriged, KrigingRows
+from pertcast.features.kriging import KrigingRows, inputs
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
@@ -30,7 +30,8 @@ CLOSEST = 1e-6  # share of the mean distance below which a row is not drawn near
 
 
 class ExtraTreesConfig(Config):
-    blocks: tuple[str, ...] = ()  # feature blocks beside what kriging says
+    kriged: bool = True  # learn what is left of kriging, and split on it; else on feature blocks alone
+    blocks: tuple[str, ...] = ()  # feature blocks, beside what kriging says
     components: int = Field(120, ge=1)  # principal scores of the response: the trees fit all of them together
     width: int = Field(40, ge=1)  # leading scores that trees may split on
     trees: int = Field(200, ge=1)
@@ -55,12 +56,12 @@ class ExtraTrees:
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int = 0) -> ExtraTrees:
         self.svd = TargetSVD.fit(train.y, self.config.components)
         scores = self.svd.encode(train.y)  # (n, k)
-        self.kriging = KrigingRows.fit(train, scores)
-        described = self.kriging.inside()
+        self.kriging = KrigingRows.fit(train, scores) if self.config.kriged else None
+        described = self.kriging.inside() if self.kriging else None
+        x, start = inputs(described, train, self.config.blocks, width=self.config.width)  # (n, d), (n, k)
         length = np.linalg.norm(train.y, axis=1)  # (n,)
         weight = (np.median(length) / np.maximum(length, max(np.median(length), 1e-12))) ** self.config.weight_power
-        rest = scores - described.expected  # (n, k)  what the trees are for
-        x = self._features(described, train)
+        rest = scores - start  # (n, k)  what the trees are for
         self.forest = {
             **_grow(x, rest, weight, config=self.config, seed=seed),
             "rest": rest.astype(np.float32),
@@ -69,16 +70,12 @@ class ExtraTrees:
         }
         return self
 
-    def _features(self, described: Kriged, rows: Examples) -> Floats:
-        columns = described.columns(self.config.width)
-        return np.concatenate([columns, rows.dense(self.config.blocks)], axis=1).astype(np.float32)
-
     def predict(self, rows: Examples) -> Floats:
-        if self.svd is None or self.kriging is None:
+        if self.svd is None:
             raise NotFittedError("ExtraTrees was asked to predict before `fit`. Call `fit` or `load` first.")
-        described = self.kriging.outside(rows)
-        x = self._features(described, rows)  # (r, d)
-        scores = np.array(described.expected, np.float64)  # (r, k)
+        described = self.kriging.outside(rows) if self.kriging else None
+        x, start = inputs(described, rows, self.config.blocks, width=self.config.width)
+        scores = start + np.zeros((len(x), self.svd.k))  # (r, k) float64
         for start in range(0, len(x), ROWS):
             part = slice(start, start + ROWS)
             weights = row_weights(self.forest, x[part])  # (part, n)
@@ -88,16 +85,17 @@ class ExtraTrees:
         return self.svd.decode(scores)
 
     def save(self, folder: Path) -> None:
-        if self.svd is None or self.kriging is None:
+        if self.svd is None:
             raise NotFittedError("ExtraTrees was asked to save before `fit`. Call `fit` first.")
-        arrays = {**self.svd.arrays(), **self.kriging.arrays(), **self.forest}
-        save_arrays(folder, "extra_trees", arrays, self.kriging.facts())
+        kriging = self.kriging.arrays() if self.kriging else {}
+        facts = self.kriging.facts() if self.kriging else {}
+        save_arrays(folder, "extra_trees", {**self.svd.arrays(), **kriging, **self.forest}, facts)
 
     def load(self, folder: Path) -> ExtraTrees:
         arrays, facts = load_arrays(folder, "extra_trees")
         self.svd = TargetSVD.from_arrays(arrays)
-        self.kriging = KrigingRows.from_saved(arrays, facts)
-        own = {*self.svd.arrays(), *self.kriging.arrays()}
+        self.kriging = KrigingRows.from_saved(arrays, facts) if facts else None
+        own = {*self.svd.arrays(), *(self.kriging.arrays() if self.kriging else ())}
         self.forest = {name: array for name, array in arrays.items() if name not in own}
         return self
 
