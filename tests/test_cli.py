@@ -109,7 +109,7 @@ def test_a_reader_that_goes_away_is_no_defect(monkeypatch):
 
 
 def device_of(recipes) -> str:
-    return next(r.settings["training"]["device"] for r in recipes if r.name == "transformer")
+    return next(r.settings["training"]["device"] for r in recipes if r.name == "network")
 
 
 def only_object(done) -> dict:
