@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from commands import pertcast
+
 REAL_DATA = Path(os.environ.get("PERTCAST_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -61,3 +63,30 @@ def tables() -> Tables:
     questions = ["compound 3", "compound 4", "NA", "new"]
     id_map = pd.DataFrame({"id": range(4), "cell_type": ["B cells"] * 3 + ["T cells"], "sm_name": questions})
     return Tables(train, y, id_map)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """Return a folder with the tiny simulated competition."""
+    folder = tmp_path_factory.mktemp("demo") / "tiny"
+    assert pertcast("demo", "--size", "tiny", "--out", folder).code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(demo, tmp_path_factory) -> tuple[Path, Path, str]:
+    """Return a folder with runs of `ridge`, the run itself, and what `cv --json` said."""
+    folder = tmp_path_factory.mktemp("fitted")
+    arguments = ("--data", demo, "--out", folder / "runs", "--cache", folder / "cache", "--jobs", "1")
+    done = pertcast("cv", "ridge", *arguments, "--json")
+    assert done.code == 0, done.err
+    (run,) = (folder / "runs").glob("ridge-*")
+    return folder, run, done.out
+
+
+@pytest.fixture(scope="module")
+def blended(demo, fitted) -> Path:
+    """Return a submission blended from the run of `fitted`."""
+    path = fitted[0] / "blend.csv"
+    assert pertcast("ensemble", fitted[1], "--data", demo, "--out", path).code == 0
+    return path

@@ -20,31 +20,6 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "tiny"
-    assert pertcast("demo", "--size", "tiny", "--out", folder).code == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fitted(demo, tmp_path_factory) -> tuple[Path, Path, str]:
-    """Return a folder with runs of `ridge`, the run itself, and what `cv --json` said."""
-    folder = tmp_path_factory.mktemp("fitted")
-    arguments = ("--data", demo, "--out", folder / "runs", "--cache", folder / "cache", "--jobs", "1")
-    done = pertcast("cv", "ridge", *arguments, "--json")
-    assert done.code == 0, done.err
-    (run,) = (folder / "runs").glob("ridge-*")
-    return folder, run, done.out
-
-
-@pytest.fixture(scope="module")
-def blended(demo, fitted) -> Path:
-    path = fitted[0] / "blend.csv"
-    assert pertcast("ensemble", fitted[1], "--data", demo, "--out", path).code == 0
-    return path
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command(command):
     """R37."""

@@ -25,7 +25,7 @@ LAYERS = {
 BESIDE = {
     ("pertcast.features", "pertcast.io"),  # assemble keeps tables of structures in the cache
     ("pertcast.features", "pertcast.de"),  # responses are p-values, models learn in t
-    ("pertcast.nn", "pertcast.features"),
+    ("pertcast.nn", "pertcast.features"), ("pertcast.nn", "pertcast.io"),  # members are saved as arrays
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
     ("pertcast.validation", "pertcast.features"),  # structures that may not be split over folds

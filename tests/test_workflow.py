@@ -20,13 +20,6 @@ from pertcast.submission import read_submission, weighted_sum
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "tiny"
-    assert pertcast("demo", "--size", "tiny", "--out", folder).code == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def submitted(demo, tmp_path_factory):
     """Return a folder with runs and a submission of the tiny demo, and what the command said."""
     folder = tmp_path_factory.mktemp("submitted")

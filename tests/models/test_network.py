@@ -11,8 +11,9 @@ from pertcast.config import FeatureConfig
 from pertcast.errors import InputError, NotFittedError
 from pertcast.features.assemble import assemble
 from pertcast.models import network
-from pertcast.models.network import Network, NetworkConfig, NetworkTraining
+from pertcast.models.network import Network, NetworkConfig
 from pertcast.models.registry import build
+from pertcast.nn.members import EmbeddingTraining
 from pertcast.types import Block
 
 STATISTICS = ("compound_residual_mean", "compound_residual_median", "cell_type_mean")
@@ -33,7 +34,7 @@ def rows(question):
 def _config(**changes):
     training = {"epochs": 4, "batch": 16, "lr": 3e-3, "device": "cpu", **changes.pop("training", {})}
     small = {"width": 8, "hidden": 8, "head": 16, "members": 3, "components": 10}
-    return NetworkConfig(**{**small, "training": NetworkTraining(**training), **changes})
+    return NetworkConfig(**{**small, "training": EmbeddingTraining(**training), **changes})
 
 
 def fit(rows, seed=0, **changes):
@@ -77,7 +78,7 @@ def test_a_row_does_not_depend_on_its_batch(rows, reader, n):
 def test_a_stack_trains_each_member_as_if_alone(rows, changes, monkeypatch):
     """S004-08: three stacks of one predict what one stack of three does, to 1e-4."""
     together = fit(rows, **changes)
-    monkeypatch.setattr(network, "members_at_once", lambda weights, *, megabytes: 1)
+    monkeypatch.setattr("pertcast.nn.members.members_at_once", lambda weights, *, megabytes: 1)
     alone = fit(rows, **changes)
     assert (len(together.stacks), len(alone.stacks)) == (1, 3)
     np.testing.assert_allclose(member_scores(together, rows.test), member_scores(alone, rows.test), rtol=0, atol=1e-4)

@@ -9,7 +9,8 @@ import torch
 from pertcast.config import load_recipe
 from pertcast.errors import InputError, NotFittedError
 from pertcast.models.registry import build
-from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining, new_net
+from pertcast.models.transformer import Transformer, TransformerConfig, new_net
+from pertcast.nn.members import EmbeddingTraining
 from pertcast.types import Block, Examples
 
 GENES, COMPOUNDS, TYPES = 37, 5, 3
@@ -58,7 +59,7 @@ def asked():
 
 
 def _config(**changes):
-    training = TransformerTraining(epochs=4, batch=16, lr=3e-3, device="cpu", **changes.pop("training", {}))
+    training = EmbeddingTraining(epochs=4, batch=16, lr=3e-3, device="cpu", **changes.pop("training", {}))
     small = {"blocks": STATISTICS, "width": 8, "heads": 2, "layers": 2, "feedforward": 16, "head": 16}
     return TransformerConfig(**{**small, "plain_members": 0, "training": training, **changes})
 
@@ -147,14 +148,14 @@ def test_save_and_load_predict_the_same(train, asked, tmp_path):
     again = Transformer(_config()).load(tmp_path)
     np.testing.assert_array_equal(again.predict(asked), model.predict(asked))
     assert again.config == model.config
-    elsewhere = TransformerConfig(training=TransformerTraining(device="auto"))
+    elsewhere = TransformerConfig(training=EmbeddingTraining(device="auto"))
     assert Transformer(elsewhere).load(tmp_path).config.training.device == "auto"
 
 
 @pytest.mark.parametrize("loss", ["mrrmse", "mse", "huber", "mae", "log_cosh"])
 def test_every_loss_learns_an_additive_response(train, loss):
     """S004-08: below half the error of zeros on rows that were held out, whichever loss is chosen."""
-    training = TransformerTraining(epochs=150, batch=16, lr=5e-3, device="cpu")
+    training = EmbeddingTraining(epochs=150, batch=16, lr=5e-3, device="cpu")
     config = _config(loss=loss, dropout=0.05, token_dropout=0.0, layers=1, unknown_rate=0.0)
     config = config.model_copy(update={"training": training})
     rows = _examples(HELD_OUT, noise=0)
@@ -208,7 +209,7 @@ def test_plain_members_read_names_alone(train, asked):
 def test_published_settings_can_be_built(train):
     """S004-06: width 128, heads 8, layers 6, feed-forward 2048, dropout 0.3."""
     published = {"width": 128, "heads": 8, "layers": 6, "feedforward": 2048, "dropout": 0.3}
-    training = TransformerTraining(epochs=1, batch=64, device="cpu")
+    training = EmbeddingTraining(epochs=1, batch=64, device="cpu")
     config = _config(**published, readout="mean", head=0).model_copy(update={"training": training})
     model = Transformer(config).fit(train, seed=0)
     assert len(model.nets[0].attention) == 6
@@ -228,7 +229,7 @@ def test_tiny_tables(rows):
 def test_settings_by_name():
     """One setting of the training changed by name leaves the others at this model's defaults."""
     model = build("transformer", {"layers": 1, "training": {"optimizer": "lion", "schedule": "plateau"}})
-    assert model.config.training == TransformerTraining(optimizer="lion", schedule="plateau")
+    assert model.config.training == EmbeddingTraining(optimizer="lion", schedule="plateau")
     with pytest.raises(InputError, match="'training.optimizer'"):
         build("transformer", {"training": {"optimizer": "lionn"}})
 

@@ -8,9 +8,10 @@ from cases import make_question
 from pertcast.config import FeatureConfig
 from pertcast.errors import InputError
 from pertcast.features.assemble import assemble
-from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining
+from pertcast.models.transformer import Transformer, TransformerConfig
 from pertcast.nn.finetune import FineTune, fine_tune
 from pertcast.nn.fit import FitSettings, seeded
+from pertcast.nn.members import EmbeddingTraining
 
 TYPES = np.array(["rare"] * 4 + ["common"] * 20, dtype=object)
 TRAINING = FitSettings(epochs=50, lr=0.1, patience=3, device="cpu")
@@ -110,7 +111,7 @@ def rows():
 
 
 def _transformer(finetune):
-    training = TransformerTraining(epochs=5, device="cpu")
+    training = EmbeddingTraining(epochs=5, device="cpu")
     return Transformer(TransformerConfig(
         blocks=("cell_type_mean",), width=8, heads=2, feedforward=8, head=16, training=training, finetune=finetune,
     ))  # fmt: skip

@@ -10,8 +10,9 @@ from pertcast.config import FeatureConfig
 from pertcast.errors import InputError
 from pertcast.features.assemble import assemble
 from pertcast.models import transformer
-from pertcast.models.transformer import Transformer, TransformerConfig, TransformerTraining
+from pertcast.models.transformer import Transformer, TransformerConfig
 from pertcast.nn.losses import LOSSES
+from pertcast.nn.members import EmbeddingTraining
 from pertcast.nn.sampling import ChosenTypes, Sampling, sampled, set_aside
 from pertcast.validation.folds import make_folds
 
@@ -76,7 +77,7 @@ def question():
 
 
 def _config(**changes):
-    training = TransformerTraining(epochs=3, device="cpu", **changes.pop("training", {}))
+    training = EmbeddingTraining(epochs=3, device="cpu", **changes.pop("training", {}))
     return TransformerConfig(blocks=(), width=8, layers=0, head=16, plain_members=0, training=training, **changes)
 
 
@@ -131,7 +132,7 @@ def test_a_heavy_cell_type_is_fitted_better(question):
     rare = rows.cell_type == "type 3"
 
     def errors(sampling):
-        training = TransformerTraining(epochs=60, batch=16, device="cpu")
+        training = EmbeddingTraining(epochs=60, batch=16, device="cpu")
         config = TransformerConfig(
             blocks=(), width=1, layers=0, heads=1, head=0, token_dropout=0.0, unknown_rate=0.0, plain_members=0,
             training=training, sampling=sampling, loss="mse",

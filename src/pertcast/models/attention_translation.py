@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pertcast.config import Config, validated
+from pertcast.config import Config
 from pertcast.errors import NotFittedError
-from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.nn.encoding import Encoding, under
-from pertcast.nn.fit import FitSettings, choose_device
-from pertcast.nn.fit_stack import fit_stack, members_at_once
+from pertcast.nn.fit import choose_device
+from pertcast.nn.fit_stack import fit_stack
+from pertcast.nn.members import (
+    MEMBER_SEEDS,
+    EmbeddingTraining,
+    load_members,
+    numbered,
+    restore_members,
+    save_members,
+    stacked_seeds,
+)
 from pertcast.nn.stacked import (
     Drawing,
     StackedBatchNorm,
@@ -34,20 +41,8 @@ from pertcast.nn.stacked import (
 from pertcast.types import Examples, Floats, Ints
 
 PREDICT_ROWS = 64  # rows a block of prediction
-MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
 NONE = -1  # where a row has fewer profiles than the row with most
 HIDDEN = -1e9  # attention logit of a profile that may not be seen
-
-
-class AttentionTraining(FitSettings):
-    """As the other networks on learned vectors: fast to a high rate."""
-
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(256, ge=1)
-    least_batches: int = Field(10, ge=1)
-    lr: float = Field(2e-2, gt=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
-    warmup: float = Field(0.2, ge=0, lt=1)
 
 
 class AttentionTranslationConfig(Config):
@@ -65,7 +60,7 @@ class AttentionTranslationConfig(Config):
     vector_scale: float = Field(0.3, gt=0)  # spread of cell types' learned vectors at the start
     members: int = Field(4, ge=1)  # networks from different starts, averaged
     stack_megabytes: int = Field(512, ge=1)  # of weights and what trains them, in one stack
-    training: AttentionTraining = AttentionTraining()
+    training: EmbeddingTraining = EmbeddingTraining()
 
 
 class TranslationStack(Drawing):
@@ -192,25 +187,16 @@ class AttentionTranslation:
 
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
-        states = {
-            f"{s}.{name}": value for s, stack in enumerate(self.stacks) for name, value in stack.state_dict().items()
-        }
-        arrays = {name: value.cpu().numpy() for name, value in states.items()} | encoding.arrays()
-        arrays |= {f"table.{name}": table for name, table in self.tables.items()}
-        facts = {**encoding.facts(), "config": self.config.model_dump(mode="json")}
-        save_arrays(folder, "attention_translation", arrays, facts)
+        tables = {f"table.{name}": table for name, table in self.tables.items()}
+        save_members(folder, "attention_translation", numbered(self.stacks), encoding, self.config, more=tables)
 
     def load(self, folder: Path) -> AttentionTranslation:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
-        arrays, facts = load_arrays(folder, "attention_translation")
-        facts["config"]["training"]["device"] = self.config.training.device
-        self.config = validated(AttentionTranslationConfig, facts["config"], subject=f"Settings in '{folder}'")
+        arrays, facts, self.config = load_members(folder, "attention_translation", self.config)
         self.encoding = Encoding.restored(arrays, facts, blocks=())
         self.tables = under("table", arrays)
         self.stacks = [self._new_stack(seeds) for seeds in self._seeds(0)]
-        for number, stack in enumerate(self.stacks):
-            stack.load_state_dict({name: torch.tensor(value) for name, value in under(str(number), arrays).items()})
-            stack.eval()
+        restore_members(numbered(self.stacks), arrays)
         return self
 
     def _profiles(self, train: Examples) -> dict[str, Floats | Ints]:
@@ -235,12 +221,9 @@ class AttentionTranslation:
         return {"cell_type": codes["cell_type"], "sources": torch.tensor(sources, device=device)}
 
     def _seeds(self, seed: int) -> Iterator[list[int]]:
-        """Cut the members into stacks within the memory budget: seeds of each stack."""
-        count, first = self.config.members, MEMBER_SEEDS * seed
-        weights = sum(p.numel() for p in self._new_stack([0]).parameters())
-        most = members_at_once(weights, megabytes=self.config.stack_megabytes)
-        for start in range(0, count, most):
-            yield [first + member for member in range(start, min(start + most, count))]
+        """Seeds of each stack of members."""
+        config, one = self.config, self._new_stack([0])
+        return stacked_seeds(MEMBER_SEEDS * seed, config.members, one=one, megabytes=config.stack_megabytes)
 
     def _new_stack(self, seeds: list[int]) -> TranslationStack:
         types, k = self.encoding.codes["cell_type"], self.encoding.svd.k

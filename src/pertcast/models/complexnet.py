@@ -13,21 +13,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pertcast.config import validated
 from pertcast.errors import NotFittedError
-from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.nn.autoencoder import RESPONSE, AutoencoderConfig, ComplexAutoencoder
-from pertcast.nn.encoding import CODES, Encoding, ResponseLoss, under
+from pertcast.nn.encoding import CODES, Encoding, ResponseLoss
 from pertcast.nn.finetune import FineTune, fine_tune
-from pertcast.nn.fit import FitSettings, LossFn, Rows, choose_device, fit_network, seeded
+from pertcast.nn.fit import LossFn, Rows, choose_device, fit_network, seeded
 from pertcast.nn.losses import row_mean
+from pertcast.nn.members import MEMBER_SEEDS, EmbeddingTraining, load_members, restore_members, save_members
 from pertcast.nn.sampling import Sampling, sampled, set_aside
 from pertcast.nn.token_net import TokenNet, TokenNetConfig
 from pertcast.types import Examples, Floats
 
 PREDICT_ROWS = 256  # rows a block of prediction
-MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
 STAGES = ("autoencoder", "net")
 LEAST_SPREAD = 1e-6  # of a code: one that does not vary is predicted by its mean
 
@@ -35,26 +33,11 @@ Tables = Mapping[str, Tensor]  # {block: (., d)}
 Log = Callable[[int, dict[str, float]], None]  # stage and what is known of an epoch
 
 
-class AutoencoderTraining(FitSettings):
-    """First stage. Its device is that of the second."""
+class AutoencoderTraining(EmbeddingTraining):
+    """First stage: slower and shorter. Its device is that of the second."""
 
     epochs: int = Field(25, ge=1)
-    batch: int = Field(256, ge=1)
-    least_batches: int = Field(10, ge=1)
     lr: float = Field(3e-3, gt=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
-    warmup: float = Field(0.2, ge=0, lt=1)
-
-
-class ComplexNetTraining(FitSettings):
-    """Second stage. Rises fast to a high rate: learned embeddings of rarely seen compounds need it."""
-
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(256, ge=1)
-    least_batches: int = Field(10, ge=1)
-    lr: float = Field(2e-2, gt=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
-    warmup: float = Field(0.2, ge=0, lt=1)
 
 
 class ComplexNetConfig(TokenNetConfig):
@@ -68,7 +51,7 @@ class ComplexNetConfig(TokenNetConfig):
     members: int = Field(4, ge=1)  # pairs of autoencoder and network, from different starts, averaged
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     autoencoder_training: AutoencoderTraining = AutoencoderTraining()
-    training: ComplexNetTraining = ComplexNetTraining()
+    training: EmbeddingTraining = EmbeddingTraining()
     sampling: Sampling | None = None  # second stage: rows of some cell types weigh more, or are seen more often
     finetune: FineTune | None = None  # second stage: train on with the rows of some cell types, early layers frozen
 
@@ -156,28 +139,20 @@ class ComplexNets:
 
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
-        states = {
-            f"{member}.{stage}.{key}": value.cpu().numpy()
-            for member, pair in enumerate(self.pairs)
-            for stage, part in zip(STAGES, pair, strict=True)
-            for key, value in part.state_dict().items()
-        }
-        facts = {**encoding.facts(), "config": self.config.model_dump(mode="json")}
-        save_arrays(folder, "complexnet", states | encoding.arrays(), facts)
+        save_members(folder, "complexnet", self._parts(), encoding, self.config)
 
     def load(self, folder: Path) -> ComplexNets:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
-        arrays, facts = load_arrays(folder, "complexnet")
-        facts["config"]["training"]["device"] = self.config.training.device
-        self.config = validated(ComplexNetConfig, facts["config"], subject=f"Settings in '{folder}'")
+        arrays, facts, self.config = load_members(folder, "complexnet", self.config)
         self.encoding = Encoding.restored(arrays, facts, blocks=self.config.block_names())
         self.pairs = [self._new_pair(start=0) for _ in range(self.config.members)]
-        for member, pair in enumerate(self.pairs):
-            for stage, part in zip(STAGES, pair, strict=True):
-                state = under(f"{member}.{stage}", arrays)
-                part.load_state_dict({key: torch.tensor(value) for key, value in state.items()})
-                part.eval()
+        restore_members(self._parts(), arrays)
         return self
+
+    def _parts(self) -> dict[str, torch.nn.Module]:
+        """Both networks of each pair, by member and stage."""
+        pairs = enumerate(self.pairs)
+        return {f"{m}.{stage}": part for m, pair in pairs for stage, part in zip(STAGES, pair, strict=True)}
 
     def _prepared(self, train: Examples, valid: Examples | None) -> Prepared:
         """Tables of all rows and, row by row, codes, table rows and targets."""

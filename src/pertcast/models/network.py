@@ -12,30 +12,25 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from pertcast.config import validated
 from pertcast.errors import NotFittedError
-from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
-from pertcast.nn.encoding import CODES, Encoding, under
-from pertcast.nn.fit import FitSettings, choose_device
-from pertcast.nn.fit_stack import fit_stack, members_at_once
+from pertcast.nn.encoding import CODES, Encoding
+from pertcast.nn.fit import choose_device
+from pertcast.nn.fit_stack import fit_stack
+from pertcast.nn.members import (
+    MEMBER_SEEDS,
+    EmbeddingTraining,
+    load_members,
+    numbered,
+    restore_members,
+    save_members,
+    stacked_seeds,
+)
 from pertcast.nn.stacked import Streams
 from pertcast.nn.token_stack import Reader, Token, TokenNetSettings, TokenStack
 from pertcast.types import Examples, Floats
 
 PREDICT_ROWS = 256  # rows a block of prediction
-MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
-
-
-class NetworkTraining(FitSettings):
-    """Rises fast to a high rate: learned embeddings of rarely seen compounds need it."""
-
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(256, ge=1)
-    least_batches: int = Field(10, ge=1)
-    lr: float = Field(2e-2, gt=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
-    warmup: float = Field(0.2, ge=0, lt=1)
 
 
 class NetworkConfig(TokenNetSettings):
@@ -52,7 +47,7 @@ class NetworkConfig(TokenNetSettings):
     keep: float = Field(1.0, gt=0, le=1)  # share of the training rows that each member sees, drawn without repeats
     average: Literal["mean", "median"] = "mean"  # over all networks, gene by gene
     stack_megabytes: int = Field(512, ge=1)  # of weights and what trains them, in one stack
-    training: NetworkTraining = NetworkTraining()
+    training: EmbeddingTraining = EmbeddingTraining()
 
     @field_validator("blocks", mode="before")
     @classmethod
@@ -130,22 +125,14 @@ class Network:
 
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
-        states = {
-            f"{s}.{key}": value for s, stack in enumerate(self.stacks) for key, value in stack.state_dict().items()
-        }
-        arrays = {key: value.cpu().numpy() for key, value in states.items()} | encoding.arrays()
-        save_arrays(folder, "network", arrays, {**encoding.facts(), "config": self.config.model_dump(mode="json")})
+        save_members(folder, "network", numbered(self.stacks), encoding, self.config)
 
     def load(self, folder: Path) -> Network:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
-        arrays, facts = load_arrays(folder, "network")
-        facts["config"]["training"]["device"] = self.config.training.device
-        self.config = validated(NetworkConfig, facts["config"], subject=f"Settings in '{folder}'")
+        arrays, facts, self.config = load_members(folder, "network", self.config)
         self.encoding = Encoding.restored(arrays, facts, blocks=self.config.block_names())
         self.stacks = [self._new_stack(*kind, seeds) for kind, seeds in self._seeds(0)]
-        for number, stack in enumerate(self.stacks):
-            stack.load_state_dict({key: torch.tensor(value) for key, value in under(str(number), arrays).items()})
-            stack.eval()
+        restore_members(numbered(self.stacks), arrays)
         return self
 
     def _seeds(self, seed: int) -> Iterator[tuple[tuple[tuple[Token, ...], Reader], list[int]]]:
@@ -153,10 +140,9 @@ class Network:
         count = self.config.members
         for number, kind in enumerate(self.config.kinds()):
             first = MEMBER_SEEDS * seed + number * count
-            weights = sum(p.numel() for p in self._new_stack(*kind, [0]).parameters())
-            most = members_at_once(weights, megabytes=self.config.stack_megabytes)
-            for start in range(0, count, most):
-                yield kind, [first + member for member in range(start, min(start + most, count))]
+            one = self._new_stack(*kind, [0])
+            for seeds in stacked_seeds(first, count, one=one, megabytes=self.config.stack_megabytes):
+                yield kind, seeds
 
     def _new_stack(self, scheme: tuple[Token, ...], reader: Reader, seeds: list[int]) -> TokenStack:
         encoding = self.encoding

@@ -12,30 +12,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pertcast.config import validated
 from pertcast.errors import NotFittedError
-from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
-from pertcast.nn.encoding import Encoding, under
+from pertcast.nn.encoding import Encoding
 from pertcast.nn.finetune import FineTune, fine_tune
-from pertcast.nn.fit import FitSettings, LossFn, choose_device, fit_network, seeded
+from pertcast.nn.fit import LossFn, choose_device, fit_network, seeded
+from pertcast.nn.members import MEMBER_SEEDS, EmbeddingTraining, load_members, numbered, restore_members, save_members
 from pertcast.nn.sampling import Sampling, sampled, set_aside
 from pertcast.nn.token_net import TokenNet, TokenNetConfig
 from pertcast.types import Examples, Floats
 
 PREDICT_ROWS = 256  # rows a block of prediction
-MEMBER_SEEDS = 1000  # member m of seed s starts from seed 1000 s + m
-
-
-class TransformerTraining(FitSettings):
-    """Rises fast to a high rate: learned embeddings of rarely seen compounds need it."""
-
-    epochs: int = Field(40, ge=1)
-    batch: int = Field(256, ge=1)
-    least_batches: int = Field(10, ge=1)
-    lr: float = Field(2e-2, gt=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
-    warmup: float = Field(0.2, ge=0, lt=1)
 
 
 class TransformerConfig(TokenNetConfig):
@@ -52,7 +39,7 @@ class TransformerConfig(TokenNetConfig):
     delta: float = Field(1.0, gt=0)  # bend of huber, in the unit of the response
     members: int = Field(1, ge=1)  # networks that attend, from different starts; all members are averaged
     plain_members: int = Field(2, ge=0)  # networks of learned vectors and head only
-    training: TransformerTraining = TransformerTraining()
+    training: EmbeddingTraining = EmbeddingTraining()
     sampling: Sampling | None = None  # rows of some cell types weigh more, or are seen more often
     finetune: FineTune | None = None  # train on with the rows of some cell types, early layers frozen
 
@@ -121,20 +108,14 @@ class Transformer:
 
     def save(self, folder: Path) -> None:
         encoding = self._fitted("save")
-        nets = {f"{m}.{key}": value for m, net in enumerate(self.nets) for key, value in net.state_dict().items()}
-        arrays = {key: value.cpu().numpy() for key, value in nets.items()} | encoding.arrays()
-        save_arrays(folder, "transformer", arrays, {**encoding.facts(), "config": self.config.model_dump(mode="json")})
+        save_members(folder, "transformer", numbered(self.nets), encoding, self.config)
 
     def load(self, folder: Path) -> Transformer:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
-        arrays, facts = load_arrays(folder, "transformer")
-        facts["config"]["training"]["device"] = self.config.training.device
-        self.config = validated(TransformerConfig, facts["config"], subject=f"Settings in '{folder}'")
+        arrays, facts, self.config = load_members(folder, "transformer", self.config)
         self.encoding = Encoding.restored(arrays, facts, blocks=self.config.blocks)
         self.nets = [new_net(self.encoding, of_member, seed=0) for of_member in self.config.of_members()]
-        for member, net in enumerate(self.nets):
-            net.load_state_dict({key: torch.tensor(value) for key, value in under(str(member), arrays).items()})
-            net.eval()
+        restore_members(numbered(self.nets), arrays)
         return self
 
     def _tensors(self, rows: Examples, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pertcast.de.moderated_t import signed_log10_p
-from pertcast.simulate import mechanisms, oracle, plates
+from pertcast.simulate import oracle, pharmacology, plates
 from pertcast.simulate.chemistry import Compound, build_compounds
 from pertcast.types import Floats, Ints
 
@@ -95,7 +95,7 @@ class Demo:
     seed: int
     genes: tuple[str, ...]
     compounds: tuple[Compound, ...]
-    drugs: mechanisms.Pharmacology
+    drugs: pharmacology.Pharmacology
     pairs: Pairs
     y_train: Floats  # (n_train, g)  signed -log10 p
     y_test: Floats  # (n_test, g)
@@ -106,7 +106,7 @@ class Demo:
 def simulate_competition(config: DemoConfig, *, seed: int) -> Demo:
     """Simulate a competition. Same config and seed, same numbers."""
     compounds = build_compounds(config.compounds, rng=_stream(seed, 0))
-    drugs = mechanisms.pharmacology(compounds, potencies(config.compounds), rng=_stream(seed, 1))
+    drugs = pharmacology.pharmacology(compounds, potencies(config.compounds), rng=_stream(seed, 1))
     pairs = choose_pairs(config, drugs.potency, compounds, rng=_stream(seed, 2))
     biology = _Biology.draw(config, rng=_stream(seed, 3))
     train, test = (np.empty((2, len(rows), config.genes)) for rows in (pairs.train, pairs.test))
@@ -172,7 +172,7 @@ def choose_pairs(config: DemoConfig, potency: Floats, compounds, *, rng: np.rand
 class _Biology:
     """What all cell types share."""
 
-    programs: mechanisms.Programs
+    programs: pharmacology.Programs
     expression: Floats  # (g,)  log
     dispersion: Floats  # (g,)
     plate: Floats  # (plates, g)  log
@@ -181,7 +181,7 @@ class _Biology:
     def draw(cls, config: DemoConfig, *, rng: np.random.Generator) -> "_Biology":
         g = config.genes
         return cls(
-            programs=mechanisms.gene_programs(g, rng=rng),
+            programs=pharmacology.gene_programs(g, rng=rng),
             expression=EXPRESSION_SD * rng.normal(size=g),
             dispersion=rng.choice(DISPERSIONS, g),
             plate=PLATE_SD * rng.normal(size=(config.donors * config.plates, g)),
@@ -197,8 +197,8 @@ def _one_cell_type(config: DemoConfig, number: int, drugs, pairs: Pairs, biology
     wells = plates.lay_out(pairs.positive, others, donors=config.donors, plates=config.plates,
                            dmso_wells=config.dmso_wells, positive_wells=config.positive_wells)  # fmt: skip
     wells = wells.without(np.setdiff1d(np.arange(config.compounds), measured))
-    answer = mechanisms.answers(silent=SILENT, rng=rng)
-    effects = mechanisms.log_fold_changes(drugs, biology.programs, answer, gain=cell.gain, stress_gain=cell.stress,
+    answer = pharmacology.answers(silent=SILENT, rng=rng)
+    effects = pharmacology.log_fold_changes(drugs, biology.programs, answer, gain=cell.gain, stress_gain=cell.stress,
                                           rng=rng)  # fmt: skip
     base = biology.expression + TYPE_SD * rng.normal(size=config.genes)
     donor = DONOR_SD * rng.normal(size=(config.donors, config.genes))

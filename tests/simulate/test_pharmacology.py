@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rdkit import Chem
 
 from pertcast.errors import InputError
-from pertcast.simulate import chemistry, mechanisms
+from pertcast.simulate import chemistry, pharmacology
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def compounds():
 
 def drugs_of(compounds, *, seed=0):
     quantile = np.geomspace(0.05, 2, len(compounds))
-    return mechanisms.pharmacology(compounds, quantile, rng=np.random.default_rng(seed))
+    return pharmacology.pharmacology(compounds, quantile, rng=np.random.default_rng(seed))
 
 
 def test_every_combination_of_parts_is_a_molecule():
@@ -66,13 +66,13 @@ def test_compounds_of_one_mechanism_act_alike(compounds):
 def test_effects_have_the_size_that_potency_says_and_level_off(compounds):
     """With gain 1, no stress and one compound of potency 0.2: RMS log fold change about 0.2 over many genes."""
     drugs, rng = drugs_of(compounds), np.random.default_rng(1)
-    programs = mechanisms.gene_programs(4000, rng=rng)
-    effect = mechanisms.log_fold_changes(drugs, programs, np.ones(mechanisms.PROGRAMS), gain=1.0, stress_gain=0.0,
+    programs = pharmacology.gene_programs(4000, rng=rng)
+    effect = pharmacology.log_fold_changes(drugs, programs, np.ones(pharmacology.PROGRAMS), gain=1.0, stress_gain=0.0,
                                          rng=rng)  # fmt: skip
     weak = drugs.potency < 0.3
     size = np.sqrt((effect**2).mean(axis=1))
     assert np.median(size[weak] / drugs.potency[weak]) == pytest.approx(1, abs=0.15)
-    assert np.abs(effect).max() <= mechanisms.SATURATION
+    assert np.abs(effect).max() <= pharmacology.SATURATION
 
 
 def test_same_seed_same_effects(compounds):
