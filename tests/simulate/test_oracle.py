@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
-from pertcast.de.moderated_t import signed_log10_p
+from pertcast.de.log10_p import signed_log10_p
 from pertcast.simulate import oracle, plates
 
 DEPTH_SD = 0.25

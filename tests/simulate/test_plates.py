@@ -41,7 +41,7 @@ def test_contrasts_are_linear_maps_of_the_wells():
     y = rng.normal(size=(len(wells()), 30))
     tests, maps = plates.compare(y, wells(), np.arange(7))
     assert_allclose(maps @ y, tests.effect, atol=1e-12)
-    assert_allclose(np.sqrt((maps**2).sum(axis=1)), tests.unscaled_sd)
+    assert_allclose(np.sqrt((maps**2).sum(axis=1)), tests.unscaled_sd[:, 0])
 
 
 def test_without_noise_a_contrast_is_the_planted_difference():

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from pertcast.config import Recipe
-from pertcast.de.moderated_t import signed_log10_p, t_from_signed_log10_p
+from pertcast.de.log10_p import signed_log10_p, t_from_signed_log10_p
 from pertcast.types import Floats, Question
 
 

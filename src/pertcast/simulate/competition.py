@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pertcast.de.moderated_t import signed_log10_p
+from pertcast.de.log10_p import signed_log10_p
 from pertcast.simulate import oracle, pharmacology, plates
 from pertcast.simulate.chemistry import Compound, build_compounds
 from pertcast.types import Floats, Ints
@@ -211,7 +211,7 @@ def _one_cell_type(config: DemoConfig, number: int, drugs, pairs: Pairs, biology
     log_mean += depth[:, None] - top - np.log(np.exp(log_mean - top).sum(axis=1, keepdims=True))
     y = plates.measure(log_mean, biology.dispersion, depth_sd=DEPTH_SD, rng=rng)
     tests, maps = plates.compare(y, wells, measured)
-    scale = tests.unscaled_sd[:, None] * np.sqrt(tests.prior.posterior)  # (k, g)
+    scale = tests.unscaled_sd * np.sqrt(tests.prior.posterior)  # (k, g)
     moments = oracle.log_cpm_moments(log_mean[treated], biology.dispersion, depth_sd=DEPTH_SD)
     per_million = np.log2(1e6) - depth[treated, None] / np.log(2)
     expected = oracle.oracle_rows(maps, y, (moments[0] + per_million, moments[1]), treated, scale=scale, df=tests.df)

@@ -9,7 +9,7 @@ expectations, and the best prediction under squared error is the expected signed
 import numpy as np
 from scipy import special
 
-from pertcast.de.moderated_t import signed_log10_p
+from pertcast.de.log10_p import signed_log10_p
 from pertcast.types import Floats, Ints
 
 LN2 = np.log(2.0)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pertcast.de.moderated_t import ModeratedT, fit_linear, moderated_t
+from pertcast.de.linear_model import fit_linear
+from pertcast.de.moderated_t import ModeratedT, moderated_t
 from pertcast.simulate.counts import negative_binomial
 from pertcast.types import Floats, Ints
 
