@@ -3,6 +3,7 @@
 import numpy as np
 
 from pertcast.errors import InputError
+from pertcast.metrics.count_likelihood import CountParameters
 from pertcast.types import Floats, Ints
 
 
@@ -24,3 +25,14 @@ def negative_binomial(mean: Floats, dispersion: Floats | float, *, rng: np.rando
     size = 1 / np.where(over, dispersion, 1.0)
     gamma = np.where(over, rng.standard_gamma(size) / size, 1.0)
     return rng.poisson(mean * gamma)
+
+
+def draw_zinb(parameters: CountParameters, *, rng: np.random.Generator) -> Ints:
+    """Draw zero-inflated counts in the shape of the parameters' means. Raises as `negative_binomial`."""
+    mean, dispersion, zero_inflation = np.broadcast_arrays(
+        parameters.mean, parameters.dispersion, parameters.zero_inflation
+    )
+    kept = rng.random(mean.shape) >= zero_inflation
+    counts = np.zeros(mean.shape, np.int64)
+    counts[kept] = negative_binomial(mean[kept], dispersion[kept], rng=rng)
+    return counts
