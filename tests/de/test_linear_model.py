@@ -41,3 +41,74 @@ def test_all_faults_at_once(data):
         de.fit_linear(y, design)
     with pytest.raises(InputError, match="must agree"):
         de.fit_linear(y[:-1], design)
+
+
+@pytest.fixture
+def weighted(data):
+    y, design = data
+    weights = np.exp(np.random.default_rng(5).normal(0, 2, y.shape))  # over a range of e^8 and more
+    contrasts = np.array([[-1.0, 1, 0, 0], [-1, 0, 1, 0], [0, 0, 0, 1], [-0.5, -0.5, 1, 2]]).T
+    return y, design, weights, contrasts
+
+
+def test_weighted_fit_equals_least_squares_gene_by_gene(weighted):
+    """Least squares of sqrt(w) y on sqrt(w) X by numpy's lstsq; columns in units far apart lose no digits."""
+    y, design, weights, contrasts = weighted
+    scale = np.array([1.0, 1, 1, 1e6])
+    got = de.fit_weighted(y, design * scale, weights, contrasts * scale[:, None], contrast_sd="exact")
+    assert got.df == 11
+    for gene in range(y.shape[1]):
+        root = np.sqrt(weights[:, gene])
+        x = design * root[:, None]
+        beta, rss, *_ = np.linalg.lstsq(x, y[:, gene] * root, rcond=None)
+        inverse = np.linalg.inv(x.T @ x)
+        assert_allclose(got.effect[:, gene], contrasts.T @ beta, rtol=1e-9, atol=1e-10)
+        assert_allclose(got.residual_variance[gene], rss[0] / 11, rtol=1e-9)
+        assert_allclose(got.unscaled_sd[:, gene], np.sqrt(np.diag(contrasts.T @ inverse @ contrasts)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("contrast_sd", ["limma", "exact"])
+def test_equal_weights_change_nothing(weighted, contrast_sd):
+    """The variance is that of a value of weight 1; effects and their standard errors are those without weights."""
+    y, design, _, contrasts = weighted
+    got = de.fit_weighted(y, design, np.full(y.shape, 4.0), contrasts, contrast_sd=contrast_sd)
+    want = de.fit_contrasts(de.fit_linear(y, design), contrasts)
+    assert_allclose(got.effect, want.effect, atol=1e-12)
+    error, plain = (fit.unscaled_sd * np.sqrt(fit.residual_variance) for fit in (got, want))
+    assert_allclose(error, plain, rtol=1e-10)
+
+
+@pytest.mark.parametrize("contrast_sd", ["limma", "exact"])
+def test_batches_change_nothing(weighted, contrast_sd):
+    y, design, weights, contrasts = weighted
+    whole, parts = (
+        de.fit_weighted(y, design, weights, contrasts, contrast_sd=contrast_sd, memory=memory)
+        for memory in (10**9, 999)
+    )
+    for name in ("effect", "unscaled_sd", "residual_variance"):
+        assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-11, atol=1e-13)
+
+
+def test_limmas_sd_is_exact_where_columns_have_samples_of_their_own(weighted):
+    y, design, weights, contrasts = weighted
+    groups, contrasts = design[:, :3], contrasts[:3, :2]
+    one, other = (de.fit_weighted(y, groups, weights, contrasts, contrast_sd=sd) for sd in ("limma", "exact"))
+    assert_allclose(one.unscaled_sd, other.unscaled_sd, rtol=1e-10)
+
+
+def test_weights_that_are_none(weighted):
+    y, design, weights, contrasts = weighted
+    weights[0, :2] = [0, np.nan]
+    with pytest.raises(InputError, match=r"\(15, 40\) finite positive numbers, got 2 that are not"):
+        de.fit_weighted(y, design, weights, contrasts)
+    with pytest.raises(InputError, match=r"got shape \(15, 39\)"):
+        de.fit_weighted(y, design, weights[:, 1:], contrasts)
+    with pytest.raises(InputError, match="'limma' or 'exact', got 'r'"):
+        de.fit_weighted(y, design, np.ones(y.shape), contrasts, contrast_sd="r")
+    with pytest.raises(InputError, match="must have a row for each of 4 columns"):
+        de.fit_weighted(y, design, np.ones(y.shape), contrasts[1:])
+
+
+def test_one_replicate_is_said_to_be_one():
+    with pytest.raises(InputError, match="2 samples leave no residual degrees of freedom for 2 .*one replicate only"):
+        de.fit_linear(np.zeros((2, 3)), np.eye(2))
