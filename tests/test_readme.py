@@ -71,7 +71,7 @@ def test_the_example_model_works(tmp_path):
     (code,) = [block for language, block in BLOCKS if language == "python"]
     (recipe,) = [block for language, block in BLOCKS if language == "toml"]
     (tmp_path / "half.toml").write_text(recipe)
-    known = dict(registry._ENTRIES)
+    known = dict(registry._MODELS.found)
     try:
         exec(compile(code, "half.py", "exec"), {"__name__": "pertcast.models.half"})
         loaded = load_recipe(str(tmp_path / "half.toml"))
@@ -84,8 +84,8 @@ def test_the_example_model_works(tmp_path):
         again = build(loaded.model, loaded.settings).load(tmp_path)
         np.testing.assert_array_equal(again.predict(rows.test), model.predict(rows.test))
     finally:
-        registry._ENTRIES.clear()
-        registry._ENTRIES.update(known)
+        registry._MODELS.found.clear()
+        registry._MODELS.found.update(known)
 
 
 def test_every_path_of_the_readme_exists():

@@ -40,7 +40,7 @@ def unknown(kind: str, got: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(got, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"Unknown {kind} '{got}'.{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind} '{got}'.{hint} Known: {shorten(names, most=40)}."
 
 
 def shorten(items: Iterable[object], *, most: int = 5) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pertcast.errors import InputError, LeakError
+from pertcast.errors import InputError, LeakError, unknown
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -144,3 +147,61 @@ class Model(Protocol):
     def save(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> Model: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Single cells: what was measured in each, what was done to it, and where it comes from."""
+
+    ids: Strings  # (n,)  unique
+    genes: tuple[str, ...]  # (g,)
+    x: csr_array  # (n, g)  float32
+    unit: Literal["counts", "log1p"]  # of x
+    condition: Strings  # (n,)  what was done: a compound, a gene, the label of untreated cells
+    context: Strings  # (n,)  in what it was done: cell type, line, population
+    batch: Strings  # (n,)  measured together: plate, donor, run
+    control: str  # the condition of untreated cells
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> Cells:
+        """Return the given cells, in the given order."""
+        names = ("ids", "x", "condition", "context", "batch")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def select(self, genes: tuple[str, ...]) -> Cells:
+        """Return the named genes, in the given order.
+
+        Raises InputError for genes that the cells lack.
+        """
+        if genes == self.genes:
+            return self
+        place = {gene: j for j, gene in enumerate(self.genes)}
+        missing = [gene for gene in genes if gene not in place]
+        if missing:
+            raise InputError(f"Cells lack {len(missing)} of {len(genes)} genes. {unknown('gene', missing[0], place)}")
+        return replace(self, genes=genes, x=self.x[:, [place[gene] for gene in genes]].tocsr())
+
+    @property
+    def untreated(self) -> NDArray[np.bool_]:
+        """Which cells carry the control condition: (n,)."""
+        return self.condition == self.control
+
+    @property
+    def conditions(self) -> list[str]:
+        """What was done to any of them, the control aside."""
+        return sorted(set(self.condition) - {self.control})
+
+
+@runtime_checkable
+class CellModel(Protocol):
+    """A learner of how cells change. Hyper-parameters go to the constructor, data to `fit`."""
+
+    def fit(self, cells: Cells, *, seed: int) -> CellModel: ...
+
+    def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> CellModel: ...

@@ -1,0 +1,9 @@
+"""Find models of cells by name. A model is one file of this folder that registers itself."""
+
+from pertcast.registry import Registry
+
+_MODELS = Registry("model of cells", "pertcast.cells")
+
+register, entries, entry, build = _MODELS.register, _MODELS.entries, _MODELS.entry, _MODELS.build
+
+__all__ = ["build", "entries", "entry", "register"]

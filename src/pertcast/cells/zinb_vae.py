@@ -1,0 +1,271 @@
+"""ZINB-VAE: cells as codes, counts as zero-inflated negative binomials; perturbations as shifts between codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from pertcast.cells.latent_shift import LatentShift
+from pertcast.cells.registry import register
+from pertcast.errors import InputError, NotFittedError, shorten
+from pertcast.io.arrays import load_arrays, save_arrays
+from pertcast.metrics.count_likelihood import CountParameters
+from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig
+from pertcast.nn.distributions import sample_zinb
+from pertcast.nn.fit import FitSettings, choose_device, fit_network, seeded
+from pertcast.nn.sparse_rows import SparseBatch, SparseRows
+from pertcast.types import Cells, Floats
+
+BLOCK = 1024  # cells a block of prediction
+MARGINAL_ENTRIES = 8_000_000  # numbers held at once by importance sampling
+
+
+class VaeTraining(FitSettings):
+    """As found by held-out likelihood on simulated counts."""
+
+    epochs: int = Field(60, ge=1)
+    batch: int = Field(128, ge=1)
+    lr: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(10.0, gt=0)
+    average_last: float = Field(0.2, ge=0, le=1)
+
+
+class ZinbVaeConfig(CountVaeConfig):
+    """A network, how strongly its codes are held to their prior, and how it is trained."""
+
+    kl_weight: float = Field(1.0, ge=0)  # of the KL term beside a cell's whole log-likelihood; 1 is the bound itself
+    kl_warmup: float = Field(0.3, ge=0, lt=1)  # share of the steps in which the weight rises from 0
+    valid_share: float = Field(0.1, gt=0, lt=1)  # of the cells, held out where `training.patience` is set
+    training: VaeTraining = VaeTraining()
+
+
+@register("zinb-vae", config=ZinbVaeConfig, seeded=True)
+class ZinbVae:
+    """Variational autoencoder of counts; a condition is a shift of codes, read off for the context that is asked.
+
+    Sources: system 002; Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; the shift in the manner of scGen, Lotfollahi
+    et al. 2019, doi:10.1038/s41592-019-0494-8, with contexts balanced and its size read off per context.
+    """
+
+    def __init__(self, config: ZinbVaeConfig):
+        self.config = config
+        self.genes: tuple[str, ...] = ()
+        self.batches: tuple[str, ...] = ()
+        self.net: CountVae | None = None
+        self.shift: LatentShift | None = None
+        self.history: list[dict[str, float]] = []  # one entry per epoch
+
+    def fit(self, cells: Cells, *, seed: int) -> ZinbVae:
+        """Learn from all cells given, untreated and treated; conditions and contexts only place the shifts.
+
+        Raises InputError for cells that are not counts, and where the loss is not finite.
+        """
+        _check(cells)
+        self.genes, self.batches = cells.genes, tuple(sorted(set(cells.batch)))
+        config, settings = self.config, self.config.training
+        with seeded(seed):
+            self.net = _network(config, cells, batches=len(self.batches))
+        data, valid = self._tensors(cells), None
+        if settings.patience is not None:
+            kept, held = _split(len(cells), config.valid_share, seed)
+            data, valid = _rows(data, kept), _rows(data, held)
+        steps = settings.epochs * -(-len(data["batch"]) // settings.batch)
+        loss = _Bound(config.kl_weight, warmup=config.kl_warmup * steps, genes=len(cells.genes))
+        self.history = []
+        fit_network(self.net, data, loss, settings, seed=seed, valid=valid, log=self.history.append)
+        self.net.requires_grad_(False)
+        self.shift = LatentShift.of(self.encode(cells), cells)
+        return self
+
+    def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
+        """Predict these cells under a condition: counts drawn if `sample`, else expected counts.
+
+        Genes and order of the result are those of the training cells; the rest of a cell stays as it is.
+        Raises InputError for a condition that training did not show.
+        """
+        cells = self._matched(control_cells)
+        codes = self.shift.apply(self.encode(cells), cells.context, condition=condition)
+        x = self._decoded(codes, cells, seed=seed if sample else None)
+        return replace(cells, x=x, condition=np.full(len(cells), condition, dtype=object))
+
+    def reconstruct(self, cells: Cells, *, seed: int | None = None, batch: str | None = None) -> Cells:
+        """Return the cells as the model sees them: expected counts, or counts drawn with a seed.
+
+        batch   the batch whose effect all get; None: each its own
+        """
+        cells = self._matched(cells)
+        codes = self.encode(cells)
+        if batch is not None:
+            cells = replace(cells, batch=np.full(len(cells), batch, dtype=object))
+        return replace(cells, x=self._decoded(codes, cells, seed=seed))
+
+    def encode(self, cells: Cells) -> Floats:
+        """Posterior mean of every cell's code: (n, k)."""
+        net = self._fitted("encode")
+        with torch.no_grad():
+            parts = [net.encode(part["x"], part["batch"])[0] for part in self._blocks(self._matched(cells))]
+        return torch.cat(parts).cpu().numpy()
+
+    def parameters(self, cells: Cells) -> CountParameters:
+        """Distribution of every count at the posterior mean of its cell's code: (n, g) each."""
+        cells = self._matched(cells)
+        decoded = self._logits(self.encode(cells), cells)
+        found = [_as_parameters(logits, (rows, len(self.genes))) for rows, logits in decoded]
+        return CountParameters(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+    def marginal_nll(self, cells: Cells, *, samples: int = 500, seed: int = 0) -> Floats:
+        """Negative log-likelihood of every cell, codes integrated out by importance sampling: (n,) nats."""
+        net, cells = self._fitted("score"), self._matched(cells)
+        generator = torch.Generator().manual_seed(seed)
+        block = max(1, MARGINAL_ENTRIES // (samples * len(self.genes)))
+        found = [
+            net.marginal_log_prob(
+                part["x"], batch=part["batch"], log_library=part["log_library"], samples=samples, generator=generator
+            )
+            for part in self._blocks(cells, block)
+        ]
+        return -torch.cat(found).double().cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        net, (arrays, shift) = self._fitted("save"), self.shift.parts()
+        weights = {f"net.{name}": value.cpu().numpy() for name, value in net.state_dict().items()}
+        facts = {
+            "config": self.config.model_dump(mode="json"),
+            "genes": self.genes,
+            "batches": self.batches,
+            "shift": shift,
+            "history": self.history,
+        }
+        save_arrays(folder, "zinb-vae", {**weights, **arrays}, facts)
+
+    def load(self, folder: Path) -> ZinbVae:
+        """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
+        arrays, facts = load_arrays(folder, "zinb-vae")
+        device = self.config.training.device
+        config = ZinbVaeConfig.model_validate(facts["config"])
+        self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
+        self.genes, self.batches = tuple(facts["genes"]), tuple(facts["batches"])
+        self.history = facts["history"]
+        weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
+        g = torch.zeros(len(self.genes))
+        self.net = CountVae(self.config, scale=g, log_mean=g, batches=len(self.batches))
+        self.net.load_state_dict(weights)
+        self.net.to(choose_device(device)).eval().requires_grad_(False)
+        self.shift = LatentShift.restored(arrays, facts["shift"])
+        return self
+
+    def _decoded(self, codes: Floats, cells: Cells, *, seed: int | None) -> csr_array:
+        """Expected counts, or counts drawn: (n, g)."""
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        parts = []
+        for _, logits in self._logits(codes, cells):
+            if generator is None:
+                x = logits.mean()
+            else:
+                x = sample_zinb(
+                    log_mean=logits.log_mean.cpu(), log_dispersion=logits.log_dispersion.cpu(),
+                    zi_logits=None if logits.zi_logits is None else logits.zi_logits.cpu(), generator=generator,
+                )  # fmt: skip
+            parts.append(x.cpu().numpy().astype(np.float32))
+        return csr_array(np.concatenate(parts))
+
+    @torch.no_grad()
+    def _logits(self, codes: Floats, cells: Cells) -> Iterator[tuple[int, CountLogits]]:
+        """Decode block by block; with the number of cells in each."""
+        net, start = self._fitted("decode"), 0
+        for part in self._blocks(cells):
+            rows = len(part["batch"])
+            z = torch.tensor(codes[start : start + rows], dtype=torch.float32, device=part["batch"].device)
+            yield rows, net.decode(z, batch=part["batch"], log_library=part["log_library"])
+            start += rows
+
+    def _blocks(self, cells: Cells, size: int = BLOCK) -> Iterator[dict[str, Tensor | SparseBatch]]:
+        device = choose_device(self.config.training.device)
+        data = {name: part.to(device) for name, part in self._tensors(cells).items()}
+        for rows in torch.arange(len(cells), device=device).split(size):
+            yield {name: part[rows] for name, part in data.items()}
+
+    def _tensors(self, cells: Cells) -> dict[str, Tensor | SparseRows]:
+        code = {name: number for number, name in enumerate(self.batches)}
+        strange = sorted(set(cells.batch) - set(code))
+        if strange and (self.config.correct_batches or self.config.dispersion == "gene-batch"):
+            fix = "Name a known batch for them, or fit without correct_batches."
+            raise InputError(f"Batches that training did not show: {shorten(strange)}. Known: {shorten(code)}. {fix}")
+        total = np.maximum(np.asarray(cells.x.sum(axis=1)).ravel(), 1.0)
+        return {
+            "batch": torch.tensor([code.get(name, 0) for name in cells.batch], dtype=torch.int64),
+            "log_library": torch.tensor(np.log(total), dtype=torch.float32),
+            "x": SparseRows.of(cells.x),
+        }
+
+    def _matched(self, cells: Cells) -> Cells:
+        self._fitted("read cells")
+        _check(cells)
+        return cells.select(self.genes)
+
+    def _fitted(self, verb: str) -> CountVae:
+        if self.net is None:
+            raise NotFittedError(f"ZINB-VAE was asked to {verb} before `fit`. Call `fit` or `load` first.")
+        return self.net
+
+
+class _Bound:
+    """Evidence bound of a batch, negative, in nats per count; the KL term's weight rises over the first steps."""
+
+    def __init__(self, kl_weight: float, *, warmup: float, genes: int):
+        self.kl_weight, self.warmup, self.genes, self.step = kl_weight, warmup, genes, 0
+
+    def __call__(self, net: CountVae, rows: dict[str, Tensor]) -> Tensor:
+        weight = self.kl_weight
+        if net.training:
+            self.step += 1
+            weight *= min(1.0, self.step / max(self.warmup, 1.0))
+        log_prob, kl = net.elbo(rows["x"], batch=rows["batch"], log_library=rows["log_library"])
+        return (weight * kl - log_prob).mean() / self.genes
+
+
+def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int) -> CountVae:
+    """Build a network whose decoder begins at what all cells share."""
+    x = cells.x
+    total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1.0)
+    start = x.sum(axis=0) / total.sum() if config.library else x.mean(axis=0)
+    spread = np.sqrt(np.maximum(x.power(2).mean(axis=0) - np.square(x.mean(axis=0)), 1e-12))
+    least = 0.1 / len(cells) / (total.mean() if config.library else 1.0)  # a gene that no cell shows
+    return CountVae(
+        config,
+        scale=torch.tensor(np.maximum(spread, 1e-3), dtype=torch.float32),
+        log_mean=torch.tensor(np.log(np.maximum(start, least)), dtype=torch.float32),
+        batches=batches,
+    )
+
+
+def _as_parameters(logits: CountLogits, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
+    zero = torch.tensor(0.0) if logits.zi_logits is None else torch.sigmoid(logits.zi_logits)
+    parts = (torch.exp(logits.log_mean), torch.exp(logits.log_dispersion), zero)
+    return tuple(part.expand(shape).cpu().numpy() for part in parts)
+
+
+def _check(cells: Cells) -> None:
+    if cells.unit != "counts":
+        raise InputError(f"ZINB-VAE reads counts, got {cells.unit} values. Give the raw counts of the cells.")
+    if not len(cells):
+        raise InputError("ZINB-VAE was given no cells. Give at least one.")
+
+
+def _split(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    order = torch.tensor(np.random.default_rng(seed).permutation(n))
+    held = max(1, round(share * n))
+    return order[held:], order[:held]
+
+
+def _rows(data: dict[str, Tensor | SparseRows], rows: Tensor) -> dict:
+    """Cut cells out; the counts stay sparse."""
+    return {name: part.rows(rows) if isinstance(part, SparseRows) else part[rows] for name, part in data.items()}

@@ -1,0 +1,78 @@
+"""Rows of a sparse matrix on a device: a batch is cut from them without ever holding the whole matrix densely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SparseBatch:
+    """A few rows: their values other than zero, and where they stand."""
+
+    values: Tensor  # (k,) float
+    place: Tensor  # (k,) int64: row * g + column
+    shape: tuple[int, int]  # (b, g)
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def dense(self) -> Tensor:
+        """(b, g), zeros filled in."""
+        flat = torch.zeros(self.shape[0] * self.shape[1], dtype=self.values.dtype, device=self.device)
+        flat[self.place] = self.values
+        return flat.view(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """A compressed sparse row matrix that is indexed like a tensor of n rows."""
+
+    start: Tensor  # (n + 1,) int64: where each row begins in `values`
+    column: Tensor  # (k,) int64
+    values: Tensor  # (k,) float
+    width: int  # g
+
+    @classmethod
+    def of(cls, matrix: csr_array, *, dtype: torch.dtype = torch.float32) -> SparseRows:
+        """Take over a scipy matrix; explicit zeros are dropped."""
+        matrix = csr_array(matrix)
+        if matrix.nnz and not matrix.data.all():
+            matrix = matrix.copy()
+            matrix.eliminate_zeros()
+        parts = torch.as_tensor(matrix.indptr.astype("int64")), torch.as_tensor(matrix.indices.astype("int64"))
+        return cls(*parts, torch.as_tensor(matrix.data).to(dtype), matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def to(self, device: torch.device) -> SparseRows:
+        return SparseRows(self.start.to(device), self.column.to(device), self.values.to(device), self.width)
+
+    def __getitem__(self, rows: Tensor) -> SparseBatch:
+        """Cut rows out as a batch, in the given order: (b,) int64."""
+        row, source = self._entries(rows)
+        return SparseBatch(self.values[source], row * self.width + self.column[source], (len(rows), self.width))
+
+    def rows(self, rows: Tensor) -> SparseRows:
+        """Cut rows out as such a matrix, in the given order: (b,) int64."""
+        row, source = self._entries(rows)
+        start = torch.zeros(len(rows) + 1, dtype=torch.int64, device=self.device)
+        start[1:] = torch.cumsum(torch.bincount(row, minlength=len(rows)), 0)
+        return SparseRows(start, self.column[source], self.values[source], self.width)
+
+    def _entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the rows an entry belongs to, and where it lies in `values`: (k,) each."""
+        first = self.start[rows]  # (b,)
+        length = self.start[rows + 1] - first
+        row = torch.repeat_interleave(length)
+        before = torch.cumsum(length, 0) - length
+        return row, torch.arange(len(row), device=self.device) - before[row] + first[row]
