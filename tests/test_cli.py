@@ -16,7 +16,7 @@ from pertcast.config import load_preset
 
 COMMANDS = (
     "demo", "download", "download kaggle", "download openproblems", "check", "models", "cv", "ensemble", "submission",
-    "validate", "score", "predict", "tune",
+    "validate", "score", "predict", "tune", "de",
 )  # fmt: skip
 
 

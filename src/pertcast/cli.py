@@ -20,6 +20,7 @@ from pertcast.commands.common import (
     answer,
     say,
 )
+from pertcast.commands.de import de
 from pertcast.commands.predict import predict
 from pertcast.commands.tune import tune
 
@@ -202,6 +203,7 @@ def score(
         draw(picture, table, scope)
 
 
+app.command()(de)
 app.command()(predict)
 app.command()(tune)
 

@@ -1,0 +1,63 @@
+"""`pertcast de`: from single cells to a table of responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pertcast.commands.common import Json, answer, say
+
+
+def de(
+    cells: Annotated[Path, typer.Argument(help="h5ad file with raw counts.")],
+    group: Annotated[str, typer.Option(help="Column of obs within which conditions are compared, as cell_type.")],
+    condition: Annotated[str, typer.Option(help="Column of obs with the conditions.")],
+    control: Annotated[str, typer.Option(help="Label of the condition that others are compared to.")],
+    replicate: Annotated[list[str], typer.Option(help="Column that tells samples apart; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Parquet: a row per group and condition, signed -log10 p per gene.")],
+    covariate: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to correct for, as donor; may be repeated. Floats are numbers, all else labels."),
+    ] = None,
+    long: Annotated[
+        Path | None, typer.Option(help="Parquet: a row per tested gene: fold change, t, p, adjusted p.")
+    ] = None,
+    voom: Annotated[
+        bool, typer.Option("--voom/--no-voom", help="Precision weights, or a variance that follows the mean.")
+    ] = True,
+    expressed: Annotated[
+        bool, typer.Option("--filter/--no-filter", help="Test only genes that edgeR's filterByExpr keeps.")
+    ] = True,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Weighted contrasts exactly, not as limma's contrasts.fit.")
+    ] = False,
+    min_cells: Annotated[int, typer.Option(min=1, help="Samples of fewer cells are dropped.")] = 1,
+    layer: Annotated[str | None, typer.Option(help="Layer with raw counts; default X.")] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave groups out that cannot be tested.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Differential expression of every condition, from cells summed by sample.
+
+    Numbers are those of limma and edgeR. The wide table OUT has the competition's columns: cell_type (the group),
+    sm_name (the condition), then signed -log10 p per gene, 0 where a gene has too few counts to be tested. Fold
+    changes, t, p and adjusted p of tested genes go to the table that --long names.
+    """
+    from pertcast import cell_workflow
+
+    done = cell_workflow.differential_expression(
+        cells, group=group, condition=condition, control=control, replicate=replicate, covariates=covariate or (),
+        out=out, long=long, weights=voom, expressed_only=expressed, exact=exact, min_cells=min_cells, layer=layer,
+        skip=skip,
+    )  # fmt: skip
+    for remark in done.remarks():
+        say(remark)
+    lines = [
+        f"{one.group}: {one.samples} samples, {one.conditions} conditions, {one.genes_tested} genes tested, "
+        f"{one.df:.4g} df"
+        for one in done.table.groups
+    ]
+    found = (done.table.adjusted_p < 0.05).sum()
+    text = [*lines, f"{len(done.table)} rows, {found} genes at 5 % false discoveries: {out}"]
+    answer(done.facts(), "\n".join(text), as_json=as_json)

@@ -1,0 +1,50 @@
+"""Counts of single cells with what is known of each cell, from an h5ad file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from pertcast.errors import InputError, unknown
+from pertcast.io.cells import gene_names
+
+
+@dataclass(frozen=True, slots=True)
+class CellCounts:
+    """Cells as they were read."""
+
+    obs: pd.DataFrame  # (c, ..)
+    genes: tuple[str, ...]  # (g,)
+    values: NDArray | sparse.spmatrix | sparse.sparray  # (c, g)  as stored, dense or sparse
+
+
+def read_counts(path: Path, *, layer: str | None = None) -> CellCounts:
+    """Read `obs`, the names of the genes, and `X` or one layer of an h5ad file; other layers are not read.
+
+    Raises InputError when the file is no h5ad file, lacks the layer, or its parts disagree in size.
+    """
+    from anndata.io import read_elem
+
+    genes = gene_names(path)
+    with h5py.File(path, "r") as file:
+        layers = file["layers"] if "layers" in file else {}
+        if layer is not None and layer not in layers:
+            known = ", ".join(sorted(layers)) or "none"
+            what = unknown("layer", layer, layers) if len(layers) else f"Unknown layer '{layer}'. Known: {known}."
+            raise InputError(f"'{path}': {what} Choose the one that holds raw counts; without a choice X is read.")
+        if layer is None and "X" not in file:
+            raise InputError(f"'{path}' has no X. Name the layer that holds raw counts: {', '.join(sorted(layers))}.")
+        try:
+            obs = read_elem(file["obs"])
+            values = read_elem(file["X"] if layer is None else layers[layer])
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"'{path}' is not a whole h5ad file: {error}. Copy or download it again.") from error
+    if values.shape != (len(obs), len(genes)):
+        size = f"{len(obs)} cells and {len(genes)} genes"
+        raise InputError(f"'{path}': the matrix has shape {values.shape}, expected {size}. Copy or download it again.")
+    return CellCounts(obs, genes, values)
