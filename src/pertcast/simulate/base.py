@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -14,15 +14,14 @@ from pertcast.metrics.count_likelihood import (
     zero_inflation_for,
     zero_probability,
 )
-from pertcast.simulate.exact import Oracle
+from pertcast.simulate.cells import SimulatedCells, draw_cells
 from pertcast.simulate.mechanisms import StructuralModel
 from pertcast.simulate.names import gene_names
-from pertcast.simulate.populations import BasePlan, BatchKind, Context, plain_context, stream
-from pertcast.types import Floats, Ints
+from pertcast.simulate.populations import BasePlan, BatchKind, plain_context, stream
+from pertcast.types import Floats
 
 PLAN = 3  # random stream of parameters
 LIBRARY_NODES = 32  # Gauss-Hermite nodes: exact to 1e-9 for any library size in use
-ORACLE_ROWS = 1 << 20  # cells x genes whose likelihood is taken at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +61,6 @@ class BaseSettings:
             raise InputError(several("Settings of simulated cells", wrong))
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedCells:
-    """Simulated counts and all that is known of them."""
-
-    counts: Ints | sparse.csr_array  # (n, g)
-    context: Context  # population, batch, library size and time of each cell
-    model: StructuralModel  # what they were drawn from: independent genes, and mechanistic ones if there are any
-    genes: tuple[str, ...] = field(init=False)  # (g,)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "genes", self.model.genes)
-
-    def __len__(self) -> int:
-        return self.counts.shape[0]
-
-    @property
-    def dense(self) -> Ints:
-        """Return the counts as a plain array (n, g)."""
-        return self.counts.toarray() if sparse.issparse(self.counts) else self.counts
-
-    @property
-    def zero_share(self) -> float:
-        """Share of zeros over all cells and genes."""
-        some = self.counts.count_nonzero() if sparse.issparse(self.counts) else np.count_nonzero(self.counts)
-        return 1 - some / np.prod(self.counts.shape)
-
-    def oracle(self) -> Oracle:
-        """Return the exact distributions that the counts were drawn from: (n, g)."""
-        return self.model.oracle(self.dense, self.context)
-
-    def nll(self) -> float:
-        """Mean negative log likelihood of all counts at the true parameters, in nats; taken in blocks of cells."""
-        step = max(1, ORACLE_ROWS // len(self.genes))
-        total = 0.0
-        for first in range(0, len(self), step):
-            rows = slice(first, first + step)
-            part = self.counts[rows].toarray() if sparse.issparse(self.counts) else self.counts[rows]
-            total += self.model.oracle(part, self.context.take(rows)).nll(part) * part.size
-        return total / np.prod(self.counts.shape)
-
-
 def simulate_base(
     n_cells: int,
     n_genes: int,
@@ -131,25 +89,6 @@ def simulate_base(
         return SimulatedCells(sparse.csr_array(cells.counts), cells.context, cells.model) if as_sparse else cells
     plan = base_plan(n_genes, zero_share, seed=seed, settings=settings or BaseSettings())
     return draw_cells(StructuralModel(plan), n_cells, seed=seed, as_sparse=as_sparse)
-
-
-def draw_cells(
-    model: StructuralModel, n_cells: int, *, seed: int, times: Floats | None = None, as_sparse: bool = False
-) -> SimulatedCells:
-    """Draw cells of any structural model, in memory.
-
-    times   (n,) of each cell, or None where nothing depends on time
-    Raises InputError for less than one cell, or a mechanism whose mean leaves its range.
-    """
-    context = model.base.context(n_cells, seed=seed)
-    context = context if times is None else context.at(times)
-    if as_sparse:
-        blocks = [block for _, block in model.blocks(context, seed=seed)]
-        return SimulatedCells(sparse.vstack(blocks, format="csr"), context, model)
-    dense = np.empty((n_cells, len(model.genes)), np.int32)
-    for rows, block in model.blocks(context, seed=seed):
-        dense[rows] = block.toarray()
-    return SimulatedCells(dense, context, model)
 
 
 def base_plan(n_genes: int, zero_share: float, *, seed: int, settings: BaseSettings) -> BasePlan:
