@@ -99,9 +99,7 @@ def differential_expression(
             raise InputError(f"'{target}' must end in .parquet, the form it is written in.")
     if out is not None and out == long:
         raise InputError(f"'{out}' is named twice: the wide and the long table are files of their own.")
-    how = Comparison(
-        condition, control, tuple(covariates), weights, expressed_only, "exact" if exact else "limma"
-    )
+    how = Comparison(condition, control, tuple(covariates), weights, expressed_only, "exact" if exact else "limma")
     cells = read_counts(path, layer=layer)
     keys = needed_columns(how, [group], replicate)
     bulk = pseudobulk(cells.values, cells.obs, keys, genes=cells.genes, min_cells=min_cells)

@@ -82,9 +82,7 @@ def test_formulas_that_are_not_understood(formula, message):
 
 def test_all_faults_at_once():
     table = pd.DataFrame({"a": ["x", None], "b": ["u", "u"], "c": [1.0, np.inf], "d": ["v", "w"]})
-    with pytest.raises(
-        InputError, match=r"(?s)3 problems.*lacks.*'a' has no value in 1 of 2.*'c' has no value"
-    ):
+    with pytest.raises(InputError, match=r"(?s)3 problems.*lacks.*'a' has no value in 1 of 2.*'c' has no value"):
         de.design_from_formula("~ a + b + c + e", table)
     with pytest.raises(InputError, match="'b' has one level only, 'u': nothing to compare"):
         de.design_from_formula("~ 0 + d + b", table)
