@@ -22,6 +22,7 @@ from pertcast.commands.common import (
 )
 from pertcast.commands.de import de
 from pertcast.commands.predict import predict
+from pertcast.commands.simulate import simulate_app
 from pertcast.commands.tune import tune
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 download_app = typer.Typer(no_args_is_help=True, help="Fetch the real competition files.", rich_markup_mode=None)
 app.add_typer(download_app, name="download")
+app.add_typer(simulate_app, name="simulate")
 
 Target = Annotated[Path, typer.Option("--out", help="Folder to download to.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where fitted models are kept; finished ones are not fitted again.")]

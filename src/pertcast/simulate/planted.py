@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pertcast.errors import InputError, unknown
 from pertcast.metrics.count_likelihood import CountParameters, checked_counts
-from pertcast.simulate.base import SimulatedCells
+from pertcast.simulate.cells import SimulatedCells
 from pertcast.simulate.equations import (
     KINDS,
     Hill,
@@ -22,11 +23,13 @@ from pertcast.simulate.equations import (
 )
 from pertcast.simulate.mechanisms import MechanisticGene, StructuralModel
 from pertcast.simulate.names import gene_names
+from pertcast.simulate.populations import BasePlan, stream
 from pertcast.types import Ints
 
 NAME = "mechanistic"
 WEIGHTS = (-2.0, 2.0)  # published range
 ALMOST_POISSON = 1e-3  # published dispersion
+PLANTED = 7  # random stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,27 @@ def random_mechanism(kind: str, parents: int, *, rng: np.random.Generator) -> Me
         wanted = "exactly 2 parents" if kind == "time" else f"at least {least} parents"
         raise InputError(f"A mechanism of kind '{kind}' has {wanted}, got {parents}.")
     return _DRAWS[kind](parents, rng)
+
+
+def mechanism_model(
+    base: BasePlan, kinds: Sequence[str], *, seed: int, parents: int | None = None, zero_share: float | None = None
+) -> StructuralModel:
+    """Plant one mechanistic gene of each of these kinds on random parents among the independent genes.
+
+    parents     of each gene; default: all genes for a linear one as published, else two
+    zero_share  wanted in every cell, clipped where the mean alone gives more zeros; None: no zero inflation
+    Raises InputError for other kinds, or more parents than genes.
+    """
+    rng, genes = stream(seed, PLANTED), []
+    for number, kind in enumerate(kinds):
+        p = parents if parents is not None else len(base.genes) if kind == "linear" else 2
+        if p > len(base.genes):
+            raise InputError(f"A mechanism of kind '{kind}' wants {p} parents, there are {len(base.genes)} genes.")
+        mechanism = random_mechanism(kind, p, rng=rng)
+        own = tuple(base.genes[i] for i in sorted(rng.choice(len(base.genes), p, replace=False)))
+        name = f"{kind}-{number}" if len(kinds) > 1 else NAME
+        genes.append(MechanisticGene(name, own, mechanism, ALMOST_POISSON, zero_share=zero_share))
+    return StructuralModel(base, tuple(genes))
 
 
 def _weights(n: int, rng: np.random.Generator, low: float = WEIGHTS[0], high: float = WEIGHTS[1]) -> tuple[float, ...]:
