@@ -202,8 +202,9 @@ def _log_rising(x: Floats, a: Floats) -> Floats:
 
 
 def _stirling(z: Floats) -> Floats:
-    squared = 1 / (z * z)
-    return (1 / 12 - squared * (1 / 360 - squared / 1260)) / z
+    inverse = 1 / z
+    squared = inverse * inverse
+    return inverse * (1 / 12 - squared * (1 / 360 - squared / 1260))
 
 
 def _positive(name: str, values: Floats | float, why: str) -> Floats:
