@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 
 from pertcast.errors import InputError, several, shorten
 from pertcast.types import Floats
 
 MEMORY = 300_000_000  # bytes that the normal equations of one batch of genes may take
+BLOCK = 8  # columns of the normal equations that are made by one matrix product
 ContrastSd = Literal["limma", "exact"]
 
 
@@ -154,7 +156,7 @@ def fit_weighted(
     genes, k = y.shape[1], contrasts.shape[1]
     effect, sd, variance = np.empty((k, genes)), np.empty((k, genes)), np.empty(genes)
     for part in equations.batches(genes, memory):
-        effect[:, part], sd[:, part], variance[part] = equations.solve(y[:, part].T, weights[:, part].T, memory)
+        effect[:, part], sd[:, part], variance[part] = equations.solve(y[:, part].T, weights[:, part].T)
     return ContrastFit(effect, sd, variance, len(design) - design.shape[1])
 
 
@@ -183,52 +185,56 @@ class _Equations:
     def batches(self, genes: int, memory: int) -> Iterator[slice]:
         n, p = self.q.shape
         widest = self.turned.shape[1] if self.exact else p
-        per_gene = 8 * (3 * p * p + p * widest + 5 * n)
-        size = max(1, min(genes, memory // per_gene))
+        per_gene = 8 * ((1 + BLOCK / p) * p * p + p * widest + 5 * n)
+        size = max(1, min(genes, int(memory / per_gene)))
         return (slice(start, min(start + size, genes)) for start in range(0, genes, size))
 
-    def solve(self, y: Floats, w: Floats, memory: int) -> tuple[Floats, Floats, Floats]:
+    def solve(self, y: Floats, w: Floats) -> tuple[Floats, Floats, Floats]:
         """Solve a batch, y and w (c, n): effects (k, c), unscaled sd (k, c), residual variances (c,)."""
         n, p = self.q.shape
-        gram = self._gram(w, memory)  # (c, p, p)
-        try:
-            with threadpool_limits(1, user_api="blas"):  # threads only get into each other's way on small matrices
-                inverse = np.linalg.inv(gram)
-        except np.linalg.LinAlgError as error:
-            raise InputError("Weights of a gene differ so much that its fit has no unique answer.") from error
+        root = _inverse_roots(self._gram(w))  # (c, p, p)  root' root is the inverse of the normal equations
         coefficients = np.zeros((len(y), p))
         residual = y
         for _ in range(2):  # the second time round is the refinement
             right = (w * residual) @ self.q  # (c, p)
-            coefficients += np.matmul(inverse, right[:, :, None])[:, :, 0]
+            half = np.matmul(root, right[:, :, None])
+            coefficients += np.matmul(root.transpose(0, 2, 1), half)[:, :, 0]
             residual = y - coefficients @ self.q.T  # (c, n)
         variance = np.einsum("cn,cn,cn->c", w, residual, residual) / (n - p)
-        sd = self._exact_sd(inverse, self.turned) if self.exact else self._limma_sd(inverse)
+        sd = self._exact_sd(root, self.turned) if self.exact else self._limma_sd(root)
         return self.turned.T @ coefficients.T, sd.T, variance
 
-    def _gram(self, w: Floats, memory: int) -> Floats:
-        """Q'WQ of each gene (c, p, p), from products of pairs of columns: one matrix product for all genes."""
+    def _gram(self, w: Floats) -> Floats:
+        """Q'WQ of each gene (c, p, p), lower triangle: products of pairs of columns, and one matrix product a block."""
         n, p = self.q.shape
-        one, other = np.triu_indices(p)
         gram = np.empty((len(w), p, p))
-        width = max(1, min(len(one), memory // (16 * (n + len(w)))))
-        for start in range(0, len(one), width):
-            i, j = one[start : start + width], other[start : start + width]
-            block = w @ (self.q[:, i] * self.q[:, j])  # (c, width)
-            gram[:, i, j] = block
-            gram[:, j, i] = block
+        for start in range(0, p, BLOCK):
+            stop = min(start + BLOCK, p)
+            pairs = self.q[:, start:stop, None] * self.q[:, None, :stop]  # (n, block, stop)
+            gram[:, start:stop, :stop] = (w @ pairs.reshape(n, -1)).reshape(-1, stop - start, stop)
         return gram
 
-    def _exact_sd(self, inverse: Floats, directions: Floats) -> Floats:
-        """Root of d' inverse d for each gene and each of the directions (p, m): (c, m)."""
-        half = (inverse.reshape(-1, len(directions)) @ directions).reshape(len(inverse), *directions.shape)
-        return np.sqrt(np.einsum("cpm,pm->cm", half, directions))
+    def _exact_sd(self, root: Floats, directions: Floats) -> Floats:
+        """Length of root d for each gene and each of the directions (p, m): (c, m)."""
+        half = (root.reshape(-1, len(directions)) @ directions).reshape(len(root), *directions.shape)
+        return np.sqrt(np.einsum("cpm,cpm->cm", half, half))
 
-    def _limma_sd(self, inverse: Floats) -> Floats:
-        own = self._exact_sd(inverse, self.inverse_r.T)  # (c, p)  unscaled sd of each coefficient
-        sd = np.empty((len(inverse), self.contrasts.shape[1]))
+    def _limma_sd(self, root: Floats) -> Floats:
+        own = self._exact_sd(root, self.inverse_r.T)  # (c, p)  unscaled sd of each coefficient
+        sd = np.empty((len(root), self.contrasts.shape[1]))
         for k, contrast in enumerate(self.contrasts.T):
             used = np.flatnonzero(contrast)
             parts = own[:, used] * contrast[used]  # (c, m)
             sd[:, k] = np.sqrt(np.einsum("ca,ca->c", parts @ self.correlation[np.ix_(used, used)], parts))
         return sd
+
+
+def _inverse_roots(gram: Floats) -> Floats:
+    """Turn the lower triangles of matrices (c, p, p), in place, into the inverses of their Cholesky factors."""
+    with threadpool_limits(1, user_api="blas"):  # threads only get into each other's way on small matrices
+        for j, matrix in enumerate(gram):
+            factor, bad = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=1)  # the transpose is Fortran's order
+            if bad:
+                raise InputError("Weights of a gene differ so much that its fit has no unique answer.")
+            gram[j] = lapack.dtrtri(factor, lower=0, overwrite_c=1)[0].T
+    return gram
