@@ -12,13 +12,13 @@ LAYERS = {
     "pertcast": 0, "pertcast.errors": 0,
     "pertcast.types": 1, "pertcast.schema": 1, "pertcast.config": 1,
     "pertcast.io": 2, "pertcast.de": 2, "pertcast.features": 2, "pertcast.metrics": 2, "pertcast.nn": 2,
-    "pertcast.validation": 2, "pertcast.validation.folds": 2,
-    "pertcast.simulate": 3, "pertcast.models": 3,
+    "pertcast.validation": 2, "pertcast.validation.folds": 2, "pertcast.registry": 2,
+    "pertcast.simulate": 3, "pertcast.models": 3, "pertcast.cells": 3, "pertcast.validation.cell_splits": 3,
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
-    "pertcast.workflow": 6, "pertcast.cell_workflow": 6,
+    "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_runs": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
