@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_limits
 
 from pertcast.de import linear_model as de
 from pertcast.errors import InputError
@@ -87,6 +88,17 @@ def test_batches_change_nothing(weighted, contrast_sd):
     )
     for name in ("effect", "unscaled_sd", "residual_variance"):
         assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("contrast_sd", ["limma", "exact"])
+def test_the_number_of_threads_changes_no_byte(weighted, contrast_sd):
+    y, design, weights, contrasts = weighted
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            results.append(de.fit_weighted(y, design, weights, contrasts, contrast_sd=contrast_sd, memory=20_000))
+    for name in ("effect", "unscaled_sd", "residual_variance"):
+        assert_array_equal(getattr(results[0], name), getattr(results[1], name))
 
 
 def test_limmas_sd_is_exact_where_columns_have_samples_of_their_own(weighted):

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 from pertcast.de import moderated_t as de
-from pertcast.de.linear_model import fit_linear
+from pertcast.de.linear_model import fit_linear, fit_weighted
 from pertcast.de.log10_p import log10_p
 from pertcast.errors import InputError
 
@@ -82,3 +82,28 @@ def test_variances_that_mostly_vanish_are_refused():
 def test_contrasts_must_fit_the_design(data):
     with pytest.raises(InputError, match="must have a row for each of 4 columns"):
         de.moderated_t(fit_linear(*data), np.eye(3))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_t_obeys_the_laws_of_scale_and_sign(data, weighted):
+    """Units of y and of a contrast cancel, a contrast turned round turns t, a shift of all samples is no effect."""
+    y, design = data
+    contrasts = np.array([[-1.0, 1, 0, 0], [-1, 0, 1, 0]]).T
+    weights = np.exp(np.random.default_rng(0).normal(size=y.shape))
+
+    def t(y, contrasts, weights=weights):
+        if weighted:
+            return moderated_t_of(fit_weighted(y, design, weights, contrasts))
+        return moderated_t_of(fit_linear(y, design), contrasts)
+
+    plain = t(y, contrasts)
+    assert_allclose(t(y * 1e3, contrasts), plain, rtol=1e-7)
+    assert_allclose(t(y, contrasts * 1e-4), plain, rtol=1e-7)
+    assert_allclose(t(y, -contrasts), -plain, rtol=1e-7)
+    assert_allclose(t(-y, contrasts), -plain, rtol=1e-7)
+    assert_allclose(t(y + 50, contrasts), plain, rtol=1e-7)
+    assert_allclose(t(y, contrasts, weights * 7), plain, rtol=1e-7)
+
+
+def moderated_t_of(*arguments) -> np.ndarray:
+    return de.moderated_t(*arguments).t

@@ -50,9 +50,3 @@ def test_without_noise_a_contrast_is_the_planted_difference():
     y = np.array([5.0, 1.0, -4.0])[laid.donor] + rng.normal(size=6)[laid.plate] + 2.0 * (laid.compound == 3)
     tests, _ = plates.compare(y[:, None] + 1e-9 * rng.normal(size=(len(laid), 20)), laid, np.arange(7))
     assert_allclose(tests.effect, 2.0 * (np.arange(7) == 3)[:, None] * np.ones(20), atol=1e-7)
-
-
-def test_log_cpm_by_hand():
-    """Counts 3 and 5 of a total of 8: (3.5, 5.5) of 9 million; an empty well: 0.5 of 1 million."""
-    got = plates.log_cpm(np.array([[3, 5], [0, 0]]))
-    assert_allclose(got, np.log2([[3.5e6 / 9, 5.5e6 / 9], [0.5e6, 0.5e6]]))

@@ -6,17 +6,18 @@ Sources: Smyth 2004, doi:10.2202/1544-6115.1027; the names follow limma.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pertcast.errors import InputError, several, shorten
 from pertcast.types import Floats
 
-MEMORY = 300_000_000  # bytes that the normal equations of one batch of genes may take
+MEMORY = 120_000_000  # bytes that one batch of genes may take; large batches leave the processor's caches
 BLOCK = 8  # columns of the normal equations that are made by one matrix product
 ContrastSd = Literal["limma", "exact"]
 
@@ -140,7 +141,8 @@ def fit_weighted(
     contrast_sd  "exact": the sd of each contrast from the gene's own normal equations. "limma": as limma's
                  `contrasts.fit`, the gene's own sds of the coefficients with the correlations of the design without
                  weights; the same where each column of the design has samples of its own
-    memory       bytes for the normal equations of a batch; no result depends on it but in the last digit
+    memory       bytes for a batch of genes; as many batches are in work as linear algebra may use threads. Nothing
+                 depends on the number of threads, and on the size of a batch the last digit at most
 
     Raises InputError as `fit_linear`, and for weights that are not finite and positive.
     """
@@ -155,8 +157,13 @@ def fit_weighted(
     equations = _Equations(design, contrasts, exact=contrast_sd == "exact")
     genes, k = y.shape[1], contrasts.shape[1]
     effect, sd, variance = np.empty((k, genes)), np.empty((k, genes)), np.empty(genes)
-    for part in equations.batches(genes, memory):
+
+    def solve(part: slice) -> None:
         effect[:, part], sd[:, part], variance[part] = equations.solve(y[:, part].T, weights[:, part].T)
+
+    workers = _blas_threads()  # a batch each, rather than all at one product: matrices are small, and cores are shared
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(solve, equations.batches(genes, memory)))
     return ContrastFit(effect, sd, variance, len(design) - design.shape[1])
 
 
@@ -231,10 +238,14 @@ class _Equations:
 
 def _inverse_roots(gram: Floats) -> Floats:
     """Turn the lower triangles of matrices (c, p, p), in place, into the inverses of their Cholesky factors."""
-    with threadpool_limits(1, user_api="blas"):  # threads only get into each other's way on small matrices
-        for j, matrix in enumerate(gram):
-            factor, bad = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=1)  # the transpose is Fortran's order
-            if bad:
-                raise InputError("Weights of a gene differ so much that its fit has no unique answer.")
-            gram[j] = lapack.dtrtri(factor, lower=0, overwrite_c=1)[0].T
+    for j, matrix in enumerate(gram):
+        factor, bad = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=1)  # the transpose is in Fortran's order
+        if bad:
+            raise InputError("Weights of a gene differ so much that its fit has no unique answer.")
+        gram[j] = lapack.dtrtri(factor, lower=0, overwrite_c=1)[0].T
     return gram
+
+
+def _blas_threads() -> int:
+    """Return how many threads linear algebra may use here."""
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)

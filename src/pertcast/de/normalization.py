@@ -30,6 +30,17 @@ def library_sizes(counts: Ints) -> Floats:
     return total
 
 
+def effective_sizes(counts: Ints, lib_size: Floats | None = None) -> Floats:
+    """Return library sizes (n,) checked against the counts (n, g): those given, or the sums of the samples."""
+    total = library_sizes(counts)
+    if lib_size is None:
+        return total
+    lib_size = np.asarray(lib_size, float)
+    if lib_size.shape != total.shape or not (np.isfinite(lib_size) & (lib_size > 0)).all():
+        raise InputError(f"Library sizes must be {len(total)} finite numbers above 0, got {shorten(lib_size)}.")
+    return lib_size
+
+
 def tmm_factors(
     counts: Ints,
     lib_size: Floats | None = None,
@@ -52,8 +63,7 @@ def tmm_factors(
     The trimmed mean of M values. Source: Robinson and Oshlack 2010, doi:10.1186/gb-2010-11-3-r25; the defaults and the
     choice of the reference are those of edgeR's calcNormFactors.
     """
-    total = library_sizes(counts)
-    lib_size = _checked_sizes(lib_size, total)
+    lib_size = effective_sizes(counts, lib_size)
     n = len(counts)
     if reference is not None and not 0 <= reference < n:
         raise InputError(f"The reference must be a sample from 0 to {n - 1}, got {reference}.")
@@ -109,7 +119,7 @@ def log2_cpm(counts: Ints, lib_size: Floats | None = None, *, prior_count: float
 
     As edgeR's cpm(log=TRUE).
     """
-    lib_size = _checked_sizes(lib_size, library_sizes(counts))
+    lib_size = effective_sizes(counts, lib_size)
     if not prior_count > 0:
         raise InputError(f"The prior count must be above 0, got {prior_count}.")
     prior = (prior_count * lib_size / lib_size.mean())[:, None]  # (n, 1)
@@ -117,12 +127,15 @@ def log2_cpm(counts: Ints, lib_size: Floats | None = None, *, prior_count: float
 
 
 def log2_cpm_voom(counts: Ints, lib_size: Floats | None = None) -> Floats:
-    """Return log2((count + 0.5) / (library size + 1) * 1e6): (n, g) -> (n, g), with `lib_size` (n,).
+    """Return log2((count + 0.5) / (library size + 1) * 1e6): (n, g) -> (n, g).
+
+    lib_size  (n,)  effective sizes; sums of the samples unless given. The offsets bear a sample without any count
 
     Source: Law et al. 2014, doi:10.1186/gb-2014-15-2-r29.
     """
-    lib_size = _checked_sizes(lib_size, library_sizes(counts))
-    return np.log2((np.asarray(counts) + 0.5) / (lib_size[:, None] + 1) * 1e6)
+    counts = np.asarray(counts)
+    total = counts.sum(axis=1, keepdims=True) if lib_size is None else np.asarray(lib_size, float)[:, None]
+    return np.log2((counts + 0.5) / (total + 1) * 1e6)
 
 
 def filter_by_expression(
@@ -147,7 +160,7 @@ def filter_by_expression(
 
     As edgeR's filterByExpr. Source: Chen et al. 2016, doi:10.12688/f1000research.8987.2.
     """
-    lib_size = _checked_sizes(lib_size, library_sizes(counts))
+    lib_size = effective_sizes(counts, lib_size)
     needed = _smallest_group(len(counts), groups, design)
     if needed > large_n:
         needed = large_n + (needed - large_n) * min_prop
@@ -166,12 +179,3 @@ def _smallest_group(samples: int, groups: NDArray | None, design: Floats | None)
     u, s, _ = np.linalg.svd(np.asarray(design, float), full_matrices=False)
     u = u[:, s > 1e-7 * s[0]]
     return 1 / float((u**2).sum(axis=1).max())  # 1 over the largest leverage
-
-
-def _checked_sizes(lib_size: Floats | None, total: Floats) -> Floats:
-    if lib_size is None:
-        return total
-    lib_size = np.asarray(lib_size, float)
-    if lib_size.shape != total.shape or not (np.isfinite(lib_size) & (lib_size > 0)).all():
-        raise InputError(f"Library sizes must be {len(total)} finite numbers above 0, got {shorten(lib_size)}.")
-    return lib_size

@@ -10,7 +10,7 @@ import numpy as np
 
 from pertcast.de.linear_model import fit_linear
 from pertcast.de.lowess import lowess
-from pertcast.de.normalization import library_sizes, log2_cpm_voom
+from pertcast.de.normalization import effective_sizes, log2_cpm_voom
 from pertcast.errors import InputError
 from pertcast.types import Floats, Ints
 
@@ -43,10 +43,10 @@ def voom(
     names     (p,)    of the columns, for messages
     span              share of the genes that the trend looks at in one place
 
-    Raises InputError as `fit_linear` and `library_sizes`, and when fewer than 2 genes have counts.
+    Raises InputError as `fit_linear` and `effective_sizes`, and when fewer than 2 genes have counts.
     """
     counts = np.asarray(counts)
-    lib_size = library_sizes(counts) if lib_size is None else np.asarray(lib_size, float)
+    lib_size = effective_sizes(counts, lib_size)
     y = log2_cpm_voom(counts, lib_size)
     fit = fit_linear(y, design, names=names)
     seen = counts.any(axis=0)  # a gene without counts varies only as the library sizes do

@@ -6,6 +6,7 @@ import numpy as np
 
 from pertcast.de.linear_model import fit_linear
 from pertcast.de.moderated_t import ModeratedT, moderated_t
+from pertcast.de.normalization import log2_cpm_voom
 from pertcast.simulate.counts import negative_binomial
 from pertcast.types import Floats, Ints
 
@@ -60,24 +61,15 @@ def design(wells: Wells, compounds: Ints) -> tuple[Floats, list[str]]:
     return np.column_stack(list(columns.values())).astype(float), list(columns)
 
 
-def log_cpm(counts: Ints) -> Floats:
-    """Return log2 of counts per million, with limma's offsets: (n, g) -> (n, g).
-
-    Source: Law et al. 2014, doi:10.1186/gb-2014-15-2-r29 (voom's formula, without its weights).
-    """
-    total = counts.sum(axis=1, keepdims=True)
-    return np.log2((counts + 0.5) / (total + 1) * 1e6)
-
-
 def measure(log_mean: Floats, dispersion: Floats, *, depth_sd: float, rng: np.random.Generator) -> Floats:
-    """Draw the counts of every well and return their log-CPM: (n, g) -> (n, g).
+    """Draw the counts of every well and return their log2 counts per million: (n, g) -> (n, g).
 
     log_mean    (n, g)  natural log of the expected counts in a well of median depth
     dispersion  (g,)
     depth_sd            sd of the natural log of a well's depth
     """
     depth = depth_sd * rng.normal(size=(len(log_mean), 1))
-    return log_cpm(negative_binomial(np.exp(log_mean + depth), dispersion, rng=rng))
+    return log2_cpm_voom(negative_binomial(np.exp(log_mean + depth), dispersion, rng=rng))
 
 
 def compare(y: Floats, wells: Wells, compounds: Ints) -> tuple[ModeratedT, Floats]:
