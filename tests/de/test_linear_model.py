@@ -1,5 +1,6 @@
 """Least squares of many genes against numpy's, R's limma and a loop over the genes."""
 
+import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -66,6 +67,27 @@ def test_weighted_fit_equals_least_squares_gene_by_gene(weighted):
         assert_allclose(got.effect[:, gene], contrasts.T @ beta, rtol=1e-9, atol=1e-10)
         assert_allclose(got.residual_variance[gene], rss[0] / 11, rtol=1e-9)
         assert_allclose(got.unscaled_sd[:, gene], np.sqrt(np.diag(contrasts.T @ inverse @ contrasts)), rtol=1e-9)
+
+
+def test_weights_far_apart_keep_the_digits(data):
+    """Weights over a range of 1e12, against mpmath: the refinement returns digits that are lost."""
+    rng = np.random.default_rng(3)
+    y, design = data[0][:, :4] + 1000, np.column_stack([data[1], rng.normal(size=15)])
+    weights = 10 ** rng.uniform(-12, 0, y.shape)
+    got = de.fit_weighted(y, design, weights, np.eye(5))
+    with mpmath.workdps(60):
+        x = mpmath.matrix(design.tolist())
+        for gene in range(4):
+            w, v = mpmath.diag(weights[:, gene].tolist()), mpmath.matrix(y[:, gene].tolist())
+            want = mpmath.lu_solve(x.T * w * x, x.T * w * v)
+            assert_allclose(got.effect[:, gene], [float(number) for number in want], rtol=1e-10)
+
+
+def test_weights_too_far_apart_are_refused(weighted):
+    y, design, weights, contrasts = weighted
+    weights[4:, 3] = 1e-200
+    with pytest.raises(InputError, match="differ so much that its fit has no unique answer"):
+        de.fit_weighted(y, design, weights, contrasts)
 
 
 @pytest.mark.parametrize("contrast_sd", ["limma", "exact"])

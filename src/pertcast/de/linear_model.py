@@ -18,6 +18,7 @@ from pertcast.errors import InputError, several, shorten
 from pertcast.types import Floats
 
 MEMORY = 120_000_000  # bytes that one batch of genes may take; large batches leave the processor's caches
+TOLERANCE = 1e-7  # a column of which less than this share is its own is determined by others, as in R's `lm`
 BLOCK = 8  # columns of the normal equations that are made by one matrix product
 ContrastSd = Literal["limma", "exact"]
 
@@ -90,8 +91,8 @@ def no_replicates(samples: int, columns: int) -> str:
     )
 
 
-def aliased_columns(design: Floats, *, tolerance: float = 1e-7) -> list[int]:
-    """Return the columns that are linear combinations of columns before them; same tolerance as R's `lm`."""
+def aliased_columns(design: Floats, *, tolerance: float = TOLERANCE) -> list[int]:
+    """Return the columns that are linear combinations of columns before them."""
     basis = np.zeros((len(design), 0))
     aliased = []
     for j, column in enumerate(design.T):
@@ -240,7 +241,8 @@ def _inverse_roots(gram: Floats) -> Floats:
     """Turn the lower triangles of matrices (c, p, p), in place, into the inverses of their Cholesky factors."""
     for j, matrix in enumerate(gram):
         factor, bad = lapack.dpotrf(matrix.T, lower=0, overwrite_a=1, clean=1)  # the transpose is in Fortran's order
-        if bad:
+        size = np.diagonal(factor)
+        if bad or size.min() < TOLERANCE * size.max():
             raise InputError("Weights of a gene differ so much that its fit has no unique answer.")
         gram[j] = lapack.dtrtri(factor, lower=0, overwrite_c=1)[0].T
     return gram

@@ -77,7 +77,7 @@ def _sums(counts: Counts, number: Ints, groups: int) -> Ints:
     cells = len(number)
     indicator = sparse.csr_array((np.ones(cells), (number, np.arange(cells))), shape=(groups, cells))
     total = indicator @ counts  # float64: sums of whole numbers are exact below 2^53
-    return np.asarray(total.todense() if sparse.issparse(total) else total).round().astype(np.int64)
+    return np.asarray(total.todense() if sparse.issparse(total) else total).astype(np.int64)
 
 
 def _faults_of_obs(obs: pd.DataFrame, keys: list[str], genes: int, shape: tuple[int, ...]) -> list[str]:
