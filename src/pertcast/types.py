@@ -183,6 +183,16 @@ class Cells:
             raise InputError(f"Cells lack {len(missing)} of {len(genes)} genes. {unknown('gene', missing[0], place)}")
         return replace(self, genes=genes, x=self.x[:, [place[gene] for gene in genes]].tocsr())
 
+    def join(self, other: Cells) -> Cells:
+        """Put other cells of the same genes below these."""
+        from scipy.sparse import csr_array, vstack
+
+        if (self.genes, self.unit, self.control) != (other.genes, other.unit, other.control):
+            raise InputError("Cells to be joined differ in genes, unit or control. Select the same genes first.")
+        labels = ("ids", "condition", "context", "batch")
+        both = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in labels}
+        return replace(self, x=csr_array(vstack([self.x, other.x])), **both)
+
     @property
     def untreated(self) -> NDArray[np.bool_]:
         """Which cells carry the control condition: (n,)."""

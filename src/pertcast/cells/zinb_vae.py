@@ -21,7 +21,7 @@ from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig
 from pertcast.nn.distributions import sample_zinb
 from pertcast.nn.fit import FitSettings, choose_device, fit_network, seeded
 from pertcast.nn.sparse_rows import SparseBatch, SparseRows
-from pertcast.types import Cells, Floats
+from pertcast.types import Cells, Floats, Ints, Strings
 
 BLOCK = 1024  # cells a block of prediction
 MARGINAL_ENTRIES = 8_000_000  # numbers held at once by importance sampling
@@ -59,6 +59,7 @@ class ZinbVae:
         self.config = config
         self.genes: tuple[str, ...] = ()
         self.batches: tuple[str, ...] = ()
+        self.labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # contexts, and conditions
         self.net: CountVae | None = None
         self.shift: LatentShift | None = None
         self.history: list[dict[str, float]] = []  # one entry per epoch
@@ -70,9 +71,10 @@ class ZinbVae:
         """
         _check(cells)
         self.genes, self.batches = cells.genes, tuple(sorted(set(cells.batch)))
+        self.labels = tuple(sorted(set(cells.context))), tuple(sorted(set(cells.condition)))
         config, settings = self.config, self.config.training
         with seeded(seed):
-            self.net = _network(config, cells, batches=len(self.batches))
+            self.net = _network(config, cells, batches=len(self.batches), labels=tuple(map(len, self.labels)))
         data, valid = self._tensors(cells), None
         if settings.patience is not None:
             kept, held = _split(len(cells), config.valid_share, seed)
@@ -93,8 +95,8 @@ class ZinbVae:
         """
         cells = self._matched(control_cells)
         codes = self.shift.apply(self.encode(cells), cells.context, condition=condition)
-        x = self._decoded(codes, cells, seed=seed if sample else None)
-        return replace(cells, x=x, condition=np.full(len(cells), condition, dtype=object))
+        cells = replace(cells, condition=np.full(len(cells), condition, dtype=object))
+        return replace(cells, x=self._decoded(codes, cells, seed=seed if sample else None))
 
     def reconstruct(self, cells: Cells, *, seed: int | None = None, batch: str | None = None) -> Cells:
         """Return the cells as the model sees them: expected counts, or counts drawn with a seed.
@@ -127,9 +129,7 @@ class ZinbVae:
         generator = torch.Generator().manual_seed(seed)
         block = max(1, MARGINAL_ENTRIES // (samples * len(self.genes)))
         found = [
-            net.marginal_log_prob(
-                part["x"], batch=part["batch"], log_library=part["log_library"], samples=samples, generator=generator
-            )
+            net.marginal_log_prob(part["x"], **_told(part), samples=samples, generator=generator)
             for part in self._blocks(cells, block)
         ]
         return -torch.cat(found).double().cpu().numpy()
@@ -141,6 +141,7 @@ class ZinbVae:
             "config": self.config.model_dump(mode="json"),
             "genes": self.genes,
             "batches": self.batches,
+            "labels": self.labels,
             "shift": shift,
             "history": self.history,
         }
@@ -153,10 +154,12 @@ class ZinbVae:
         config = ZinbVaeConfig.model_validate(facts["config"])
         self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
         self.genes, self.batches = tuple(facts["genes"]), tuple(facts["batches"])
-        self.history = facts["history"]
+        self.labels, self.history = tuple(map(tuple, facts["labels"])), facts["history"]
         weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
         g = torch.zeros(len(self.genes))
-        self.net = CountVae(self.config, scale=g, log_mean=g, batches=len(self.batches))
+        self.net = CountVae(
+            self.config, scale=g, log_mean=g, batches=len(self.batches), labels=tuple(map(len, self.labels))
+        )
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)
         self.shift = LatentShift.restored(arrays, facts["shift"])
@@ -184,7 +187,7 @@ class ZinbVae:
         for part in self._blocks(cells):
             rows = len(part["batch"])
             z = torch.tensor(codes[start : start + rows], dtype=torch.float32, device=part["batch"].device)
-            yield rows, net.decode(z, batch=part["batch"], log_library=part["log_library"])
+            yield rows, net.decode(z, **_told(part))
             start += rows
 
     def _blocks(self, cells: Cells, size: int = BLOCK) -> Iterator[dict[str, Tensor | SparseBatch]]:
@@ -200,8 +203,10 @@ class ZinbVae:
             fix = "Name a known batch for them, or fit without correct_batches."
             raise InputError(f"Batches that training did not show: {shorten(strange)}. Known: {shorten(code)}. {fix}")
         total = np.maximum(np.asarray(cells.x.sum(axis=1)).ravel(), 1.0)
+        contexts, conditions = self.labels
         return {
             "batch": torch.tensor([code.get(name, 0) for name in cells.batch], dtype=torch.int64),
+            "labels": torch.tensor(np.stack([_codes(cells.context, contexts), _codes(cells.condition, conditions)], 1)),
             "log_library": torch.tensor(np.log(total), dtype=torch.float32),
             "x": SparseRows.of(cells.x),
         }
@@ -228,11 +233,11 @@ class _Bound:
         if net.training:
             self.step += 1
             weight *= min(1.0, self.step / max(self.warmup, 1.0))
-        log_prob, kl = net.elbo(rows["x"], batch=rows["batch"], log_library=rows["log_library"])
+        log_prob, kl = net.elbo(rows["x"], **_told(rows))
         return (weight * kl - log_prob).mean() / self.genes
 
 
-def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int) -> CountVae:
+def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int, labels: tuple[int, int]) -> CountVae:
     """Build a network whose decoder begins at what all cells share."""
     x = cells.x
     total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1.0)
@@ -244,7 +249,19 @@ def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int) -> CountVae:
         scale=torch.tensor(np.maximum(spread, 1e-3), dtype=torch.float32),
         log_mean=torch.tensor(np.log(np.maximum(start, least)), dtype=torch.float32),
         batches=batches,
+        labels=labels,
     )
+
+
+def _told(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the decoder is told of cells beside their codes."""
+    return {name: rows[name] for name in ("batch", "log_library", "labels")}
+
+
+def _codes(names: Strings, known: tuple[str, ...]) -> Ints:
+    """Number of each name among the known ones; one beyond them where it is unknown."""
+    place = {name: number for number, name in enumerate(known)}
+    return np.array([place.get(name, len(known)) for name in names], dtype=np.int64)
 
 
 def _as_parameters(logits: CountLogits, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats]:

@@ -31,6 +31,7 @@ class CountVaeConfig(Config):
     inputs: Literal["log1p", "scaled"] = "log1p"  # what the encoder sees: log1p of counts, or counts over their sd
     dropout: float = Field(0.0, ge=0, lt=1)  # after every hidden layer
     correct_batches: bool = False  # tell encoder and decoder the batch, so that the code need not know it
+    effects: bool = False  # factors per gene of context and of condition, which the code then need not carry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,13 @@ class CountVae(nn.Module):
     scale      (g,)  what counts are divided by where `inputs` is "scaled"
     log_mean   (g,)  log of the mean count (or share of the total) per gene, where the decoder begins
     batches    how many
+    labels     how many contexts, and how many conditions
     Sources: Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; system 002.
     """
 
-    def __init__(self, config: CountVaeConfig, *, scale: Tensor, log_mean: Tensor, batches: int):
+    def __init__(
+        self, config: CountVaeConfig, *, scale: Tensor, log_mean: Tensor, batches: int, labels: tuple[int, int] = (1, 1)
+    ):
         super().__init__()
         self.config, g = config, len(scale)
         self.batches = batches if config.correct_batches else 0
@@ -69,6 +73,7 @@ class CountVae(nn.Module):
         self.dispersion = nn.Linear(config.hidden, g) if rows is None else nn.Parameter(torch.zeros(rows, g))
         heads = {"none": None, "gene": nn.Parameter(torch.zeros(1, g)), "gene-cell": nn.Linear(config.hidden, g)}
         self.zero_head = heads[config.zero_inflation]
+        self.effects = nn.ModuleList(_Effect(count, g) for count in labels) if config.effects else None
         with torch.no_grad():
             start = log_mean if config.mean == "exp" else _softplus_inverse(log_mean.exp())
             self.mean_head.bias.copy_(start)
@@ -84,19 +89,24 @@ class CountVae(nn.Module):
         mean, log_variance = self.posterior(self.encoder(self._told(seen, batch))).chunk(2, dim=-1)
         return mean, log_variance.clamp(*LOG_VARIANCE)
 
-    def decode(self, z: Tensor, *, batch: Tensor, log_library: Tensor) -> CountLogits:
+    def decode(self, z: Tensor, *, batch: Tensor, log_library: Tensor, labels: Tensor | None = None) -> CountLogits:
         """Distribution of the counts of cells with these codes.
 
         z            (..., b, k)
         batch        (b,)  int64 number of the batch
         log_library  (b,)  log of the total count, read where the mean is a share of it
+        labels       (b, 2)  numbers of context and condition, read where they have effects of their own
         """
         h = self.decoder(self._told(z, batch))
         out = self.mean_head(h)
         log_mean = out if self.config.mean == "exp" else torch.log(F.softplus(out) + LEAST_MEAN)
         if self.config.library:
             log_mean = log_mean + log_library[:, None]
-        return CountLogits(log_mean, self._dispersion(h, batch), self._zeros(h))
+        zeros = self._zeros(h)
+        if self.effects is not None:
+            for effect, label in zip(self.effects, labels.unbind(-1), strict=True):
+                log_mean, zeros = effect(label, log_mean, zeros)
+        return CountLogits(log_mean, self._dispersion(h, batch), zeros)
 
     def _told(self, x: Tensor, batch: Tensor) -> Tensor:
         """Add the batch's one-hot columns where batches are corrected: (..., b, d) -> (..., b, d + batches)."""
@@ -112,22 +122,34 @@ class CountVae(nn.Module):
     def _zeros(self, h: Tensor) -> Tensor | None:
         return self.zero_head(h) if isinstance(self.zero_head, nn.Linear) else self.zero_head
 
-    def elbo(self, cells: SparseBatch, *, batch: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
+    def elbo(
+        self, cells: SparseBatch, *, batch: Tensor, log_library: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the log-probability of the counts at one sampled code, and the KL term: (b,) each, in nats."""
         mean, log_variance = self.encode(cells, batch)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        return self.log_prob(cells, z, batch=batch, log_library=log_library), kl_to_standard_normal(mean, log_variance)
+        log_prob = self.log_prob(cells, z, batch=batch, log_library=log_library, labels=labels)
+        return log_prob, kl_to_standard_normal(mean, log_variance)
 
-    def log_prob(self, cells: SparseBatch, z: Tensor, *, batch: Tensor, log_library: Tensor) -> Tensor:
+    def log_prob(
+        self, cells: SparseBatch, z: Tensor, *, batch: Tensor, log_library: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         """Log-probability of whole cells given their codes: (..., b, k) -> (..., b)."""
-        logits = self.decode(z, batch=batch, log_library=log_library)
+        logits = self.decode(z, batch=batch, log_library=log_library, labels=labels)
         return zinb_log_prob_rows(
             cells, log_mean=logits.log_mean, log_dispersion=logits.log_dispersion, zi_logits=logits.zi_logits
         )
 
     @torch.no_grad()
     def marginal_log_prob(
-        self, cells: SparseBatch, *, batch: Tensor, log_library: Tensor, samples: int, generator: torch.Generator
+        self,
+        cells: SparseBatch,
+        *,
+        batch: Tensor,
+        log_library: Tensor,
+        labels: Tensor | None = None,
+        samples: int,
+        generator: torch.Generator,
     ) -> Tensor:
         """Log-probability of whole cells, codes integrated out by importance sampling: (b,).
 
@@ -138,8 +160,29 @@ class CountVae(nn.Module):
         noise = torch.randn((samples, *mean.shape), generator=generator, dtype=mean.dtype).to(mean.device)
         z = mean + torch.exp(0.5 * log_variance) * noise  # (s, b, k)
         log_weight = log_normal(z) - log_normal(z, mean=mean, log_variance=log_variance)
-        joint = self.log_prob(cells, z, batch=batch, log_library=log_library) + log_weight  # (s, b)
+        joint = self.log_prob(cells, z, batch=batch, log_library=log_library, labels=labels) + log_weight  # (s, b)
         return torch.logsumexp(joint, dim=0) - torch.log(torch.tensor(float(samples)))
+
+
+class _Effect(nn.Module):
+    """What a label does to every gene: a factor on its mean, and a shift of its zero inflation's logit.
+
+    A label beyond the known ones has the average effect.
+    """
+
+    def __init__(self, count: int, g: int):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(count, g))
+        self.zeros = nn.Parameter(torch.zeros(count, g))
+
+    def forward(self, label: Tensor, log_mean: Tensor, zeros: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Labels (b,), parameters (..., b, g)."""
+        log_mean = log_mean + _looked_up(self.mean, label)
+        return log_mean, None if zeros is None else zeros + _looked_up(self.zeros, label)
+
+
+def _looked_up(table: Tensor, label: Tensor) -> Tensor:
+    return torch.cat([table, table.mean(dim=0, keepdim=True)])[label]
 
 
 def _layers(width: int, config: CountVaeConfig) -> nn.Sequential:
