@@ -17,7 +17,7 @@ LAYERS = {
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
-    "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
+    "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_runs": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip

@@ -23,6 +23,7 @@ from pertcast.commands.common import (
 from pertcast.commands.de import de
 from pertcast.commands.predict import predict
 from pertcast.commands.simulate import simulate_app
+from pertcast.commands.story import story
 from pertcast.commands.tune import tune
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def score(
 
 app.command()(de)
 app.command()(predict)
+app.command()(story)
 app.command()(tune)
 
 
