@@ -63,8 +63,7 @@ class GeneRegression:
 
         Raises InputError for values that are not counts, or targets that are not among the genes.
         """
-        if cells.unit != "counts":
-            raise InputError(f"Gene regression reads counts, got {cells.unit} values. Give the raw counts.")
+        _check(cells)
         self.genes = cells.genes
         columns = torch.tensor([_column(self.genes, name) for name in self.targets])
         x = torch.tensor(cells.x.toarray(), dtype=torch.float32)
@@ -84,6 +83,7 @@ class GeneRegression:
     def parameters(self, cells: Cells) -> CountParameters:
         """Distribution of the targets in every cell, given its other genes: (n, t) each."""
         net = self._fitted("predict")
+        _check(cells)
         x = torch.tensor(cells.select(self.genes).x.toarray(), dtype=torch.float32)
         parts = [net(block) for block in x.split(BLOCK)]
         mean = torch.cat([torch.exp(part.log_mean) for part in parts])
@@ -96,6 +96,7 @@ class GeneRegression:
 
         Targets that the condition sets stay as set. Raises InputError for a condition that cannot be read.
         """
+        self._fitted("predict")
         cells = control_cells.select(self.genes)
         values = read_intervention(condition, self.genes)
         x = cells.x.toarray()
@@ -145,6 +146,13 @@ def read_intervention(condition: str, genes: tuple[str, ...]) -> dict[int, float
     if problems:
         raise InputError(several(f"Condition '{condition}'", problems, fix="Write it as 'GENE0002=12,GENE0005=0'."))
     return values
+
+
+def _check(cells: Cells) -> None:
+    if cells.unit != "counts":
+        raise InputError(f"Gene regression reads counts, got {cells.unit} values. Give the raw counts of the cells.")
+    if not len(cells):
+        raise InputError("Gene regression was given no cells. Give at least one.")
 
 
 def _loss(net: CountRegression, rows: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -52,7 +52,8 @@ class ZinbVae:
     """Variational autoencoder of counts; a condition is a shift of codes, read off for the context that is asked.
 
     Sources: system 002; Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; the shift in the manner of scGen, Lotfollahi
-    et al. 2019, doi:10.1038/s41592-019-0494-8, with contexts balanced and its size read off per context.
+    et al. 2019, doi:10.1038/s41592-019-0494-8, with contexts balanced and its size read off per context. Where means
+    are shares of a cell's total count, a condition moves the log of that total as well.
     """
 
     def __init__(self, config: ZinbVaeConfig):
@@ -84,7 +85,7 @@ class ZinbVae:
         self.history = []
         fit_network(self.net, data, loss, settings, seed=seed, valid=valid, log=self.history.append)
         self.net.requires_grad_(False)
-        self.shift = LatentShift.of(self.encode(cells), cells)
+        self.shift = LatentShift.of(self._states(cells), cells)
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
@@ -94,9 +95,9 @@ class ZinbVae:
         Raises InputError for a condition that training did not show.
         """
         cells = self._matched(control_cells)
-        codes = self.shift.apply(self.encode(cells), cells.context, condition=condition)
+        states = self.shift.apply(self._states(cells), cells.context, condition=condition)
         cells = replace(cells, condition=np.full(len(cells), condition, dtype=object))
-        return replace(cells, x=self._decoded(codes, cells, seed=seed if sample else None))
+        return replace(cells, x=self._decoded(states, cells, seed=seed if sample else None))
 
     def reconstruct(self, cells: Cells, *, seed: int | None = None, batch: str | None = None) -> Cells:
         """Return the cells as the model sees them: expected counts, or counts drawn with a seed.
@@ -104,10 +105,10 @@ class ZinbVae:
         batch   the batch whose effect all get; None: each its own
         """
         cells = self._matched(cells)
-        codes = self.encode(cells)
+        states = self._states(cells)
         if batch is not None:
             cells = replace(cells, batch=np.full(len(cells), batch, dtype=object))
-        return replace(cells, x=self._decoded(codes, cells, seed=seed))
+        return replace(cells, x=self._decoded(states, cells, seed=seed))
 
     def encode(self, cells: Cells) -> Floats:
         """Posterior mean of every cell's code: (n, k)."""
@@ -119,7 +120,7 @@ class ZinbVae:
     def parameters(self, cells: Cells) -> CountParameters:
         """Distribution of every count at the posterior mean of its cell's code: (n, g) each."""
         cells = self._matched(cells)
-        decoded = self._logits(self.encode(cells), cells)
+        decoded = self._logits(self._states(cells), cells)
         found = [_as_parameters(logits, (rows, len(self.genes))) for rows, logits in decoded]
         return CountParameters(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
@@ -165,11 +166,16 @@ class ZinbVae:
         self.shift = LatentShift.restored(arrays, facts["shift"])
         return self
 
-    def _decoded(self, codes: Floats, cells: Cells, *, seed: int | None) -> csr_array:
+    def _states(self, cells: Cells) -> Floats:
+        """What a condition moves: codes, and beside them the log of the total count where means are shares of it."""
+        codes = self.encode(cells)
+        return np.column_stack([codes, _log_total(cells)]) if self.config.library else codes
+
+    def _decoded(self, states: Floats, cells: Cells, *, seed: int | None) -> csr_array:
         """Expected counts, or counts drawn: (n, g)."""
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         parts = []
-        for _, logits in self._logits(codes, cells):
+        for _, logits in self._logits(states, cells):
             if generator is None:
                 x = logits.mean()
             else:
@@ -181,13 +187,15 @@ class ZinbVae:
         return csr_array(np.concatenate(parts))
 
     @torch.no_grad()
-    def _logits(self, codes: Floats, cells: Cells) -> Iterator[tuple[int, CountLogits]]:
+    def _logits(self, states: Floats, cells: Cells) -> Iterator[tuple[int, CountLogits]]:
         """Decode block by block; with the number of cells in each."""
         net, start = self._fitted("decode"), 0
         for part in self._blocks(cells):
             rows = len(part["batch"])
-            z = torch.tensor(codes[start : start + rows], dtype=torch.float32, device=part["batch"].device)
-            yield rows, net.decode(z, **_told(part))
+            state = torch.tensor(states[start : start + rows], dtype=torch.float32, device=part["batch"].device)
+            if self.config.library:
+                part["log_library"] = state[:, -1]
+            yield rows, net.decode(state[:, : self.config.latent], **_told(part))
             start += rows
 
     def _blocks(self, cells: Cells, size: int = BLOCK) -> Iterator[dict[str, Tensor | SparseBatch]]:
@@ -202,12 +210,11 @@ class ZinbVae:
         if strange and (self.config.correct_batches or self.config.dispersion == "gene-batch"):
             fix = "Name a known batch for them, or fit without correct_batches."
             raise InputError(f"Batches that training did not show: {shorten(strange)}. Known: {shorten(code)}. {fix}")
-        total = np.maximum(np.asarray(cells.x.sum(axis=1)).ravel(), 1.0)
         contexts, conditions = self.labels
         return {
             "batch": torch.tensor([code.get(name, 0) for name in cells.batch], dtype=torch.int64),
             "labels": torch.tensor(np.stack([_codes(cells.context, contexts), _codes(cells.condition, conditions)], 1)),
-            "log_library": torch.tensor(np.log(total), dtype=torch.float32),
+            "log_library": torch.tensor(_log_total(cells), dtype=torch.float32),
             "x": SparseRows.of(cells.x),
         }
 
@@ -262,6 +269,10 @@ def _codes(names: Strings, known: tuple[str, ...]) -> Ints:
     """Number of each name among the known ones; one beyond them where it is unknown."""
     place = {name: number for number, name in enumerate(known)}
     return np.array([place.get(name, len(known)) for name in names], dtype=np.int64)
+
+
+def _log_total(cells: Cells) -> Floats:
+    return np.log(np.maximum(np.asarray(cells.x.sum(axis=1)).ravel(), 1.0))
 
 
 def _as_parameters(logits: CountLogits, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
