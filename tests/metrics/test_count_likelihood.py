@@ -120,3 +120,13 @@ def test_parameters_are_tiled_without_copies():
     assert p.mean.shape == (5, 2)
     assert p.mean.strides[0] == 0
     assert_array_equal(p.take([1]).mean, np.full((5, 1), 2.0))
+
+
+def test_tiled_parameters_give_the_same_in_every_cell():
+    """A view that repeats itself is worked on once; the shape of the answer stays that of all four."""
+    p = CountParameters(np.array([1.0, 2.0]), np.array([0.1, 0.2]), np.array([0.3, 0.0])).tiled(4)
+    x = np.array([[0, 1], [2, 3], [4, 0], [0, 0]])
+    want = zinb_log_likelihood(x, p.mean.copy(), p.dispersion.copy(), p.zero_inflation.copy())
+    assert_array_equal(zinb_log_likelihood(x, p.mean, p.dispersion, p.zero_inflation), want)
+    assert zinb_log_likelihood(3, p.mean, p.dispersion, p.zero_inflation).shape == (4, 2)
+    assert zinb_log_likelihood(3, 1.0, 0.5).shape == ()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 from pertcast.errors import InputError
 from pertcast.metrics.count_fit import fit_zinb
@@ -100,12 +101,12 @@ def test_library_sizes_scale_means_and_zeros_are_still_met():
 
 def test_an_additive_batch_adds_counts_to_half_of_the_cells():
     """S002-16: the published effect is +10 on half of the cells; the oracle knows it."""
-    cells = simulate_base(1000, 10, 0.8, seed=6, settings=BaseSettings(batches=2))
+    cells = simulate_base(2000, 10, 0.8, seed=6, settings=BaseSettings(batches=2))
     batch = cells.context.batch
-    assert_array_equal(np.bincount(batch), [500, 500])
+    assert_array_equal(np.bincount(batch), [1000, 1000])
     assert cells.counts[batch == 1].min() == 10
     assert cells.counts[batch == 0].min() == 0
-    without = simulate_base(1000, 10, 0.8, seed=6)
+    without = simulate_base(2000, 10, 0.8, seed=6)
     assert_array_equal(cells.counts - 10 * batch[:, None], without.counts)
     assert_allclose(cells.nll(), without.nll(), rtol=1e-12)
 
@@ -119,6 +120,21 @@ def test_a_multiplicative_batch_scales_the_mean_of_each_gene():
     got = cells.counts[batch == 1].mean(0) / cells.counts[batch == 0].mean(0)
     assert_allclose(got, plan.batch_effect[1], rtol=0.08)
     assert np.abs(np.log(plan.batch_effect[1])).max() > 0.1
+
+
+def test_tables_and_draws_follow_the_same_distribution(monkeypatch):
+    """R18: few cells are drawn, many are looked up; both have scipy's probabilities, batches and populations apart."""
+    settings = BaseSettings(populations=2, batches=2, batch_kind="multiplicative")
+    plan = base_plan(4, 0.8, seed=1, settings=settings)
+    for most in (0, 1 << 20):
+        monkeypatch.setattr("pertcast.simulate.populations.MOST", most)
+        cells = draw_cells(StructuralModel(plan), 80_000, seed=1)
+        oracle = cells.oracle()
+        for gene in range(4):
+            seen = np.bincount(np.minimum(cells.counts[:, gene], 5), minlength=6)
+            one = oracle.pmf(plan.genes[gene], np.arange(5)).mean(0)
+            want = 80_000 * np.append(one, 1 - one.sum())
+            assert stats.chisquare(seen, want * 80_000 / want.sum()).pvalue > 1e-4
 
 
 def test_same_seed_same_bytes_sparse_or_dense():

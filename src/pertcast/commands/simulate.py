@@ -138,7 +138,7 @@ def _heading(facts: dict) -> str:
         f"SIMULATED cells ({facts['kind']}), seed {facts['seed']}: {facts['file']}\n"
         f"{facts['cells']} cells x {facts['genes']} genes, {facts['populations']} populations, {facts['batches']} "
         f"batches, share of zeros {facts['zero_share']:.4f}.{clipped}\n"
-        f"Negative log likelihood of the truth: {facts['nll_truth']:.4f} nats per count; no model is better on fresh cells."
+        f"Negative log likelihood of the truth: {facts['nll_truth']:.4f} nats per count; none is better on fresh cells."
     )
 
 

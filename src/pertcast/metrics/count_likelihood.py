@@ -133,16 +133,17 @@ def zinb_log_likelihood(
     doi:10.2307/1269547.
     """
     x = checked_counts(x)
-    parameters = checked_parameters(mean, dispersion, zero_inflation)
-    x, mean, dispersion, zero_inflation = np.broadcast_arrays(x, *parameters)
+    shape = np.broadcast_shapes(*(np.shape(part) for part in (x, mean, dispersion, zero_inflation)))
+    thin = (_thin(np.asarray(part)) for part in (mean, dispersion, zero_inflation))
+    mean, dispersion, zero_inflation = checked_parameters(*thin)
     with np.errstate(divide="ignore"):  # log 0 = -inf is what is meant
         log_kept, log_dropped = np.log1p(-zero_inflation), np.log(zero_inflation)
-    out = np.atleast_1d(log_kept + _log_zero(mean, dispersion))
-    some = np.atleast_1d(x) > 0
-    log_dropped, mean, dispersion, x = (np.atleast_1d(part) for part in (log_dropped, mean, dispersion, x))
-    out[~some] = np.logaddexp(out[~some], log_dropped[~some])
-    out[some] += _log_beyond_zero(x[some].astype(float), mean[some], dispersion[some])
-    return out.reshape(np.shape(log_kept))
+    log_zero = log_kept + _log_zero(mean, dispersion)
+    every = (x, log_zero, np.logaddexp(log_zero, log_dropped), mean, dispersion)
+    x, log_zero, zero, mean, dispersion = (np.broadcast_to(part, shape or (1,)) for part in every)
+    out, some = zero.copy(), np.nonzero(x)
+    out[some] = log_zero[some] + _log_beyond_zero(x[some].astype(float), mean[some], dispersion[some])
+    return out.reshape(shape)
 
 
 def checked_parameters(*parameters: Floats | float) -> tuple[Floats, ...]:
@@ -176,6 +177,11 @@ def checked_counts(x: Ints | Floats) -> Ints | Floats:
     return x
 
 
+def _thin(values: Floats) -> Floats:
+    """Cut axes along which a view repeats itself to length 1: a gene's parameters are worked on once, not per cell."""
+    return values[tuple(slice(1) if step == 0 else slice(None) for step in values.strides)]
+
+
 _LIMITS = (("mean", np.inf), ("dispersion", np.inf), ("zero inflation", 1.0))
 
 
@@ -193,12 +199,14 @@ def _log_beyond_zero(x: Floats, mean: Floats, dispersion: Floats) -> Floats:
 
 def _log_rising(x: Floats, a: Floats) -> Floats:
     """Sum of log(1 + k a) over k < x: log Gamma(x + r) - log Gamma(r) - x log r, with r = 1 / a."""
-    r = 1 / a
-    near = np.minimum(r, STIRLING_FROM)
-    plain = special.gammaln(x + near) - special.gammaln(near) - x * np.log(near)
-    far = np.maximum(r, STIRLING_FROM)
-    series = (far + x - 0.5) * np.log1p(x / far) - x + _stirling(far + x) - _stirling(far)
-    return np.where(r > STIRLING_FROM, series, plain)
+    r, out = 1 / a, np.empty_like(x)
+    far = r > STIRLING_FROM
+    near = ~far
+    size, count = r[near], x[near]
+    out[near] = special.gammaln(count + size) - special.gammaln(size) - count * np.log(size)
+    size, count = r[far], x[far]
+    out[far] = (size + count - 0.5) * np.log1p(count / size) - count + _stirling(size + count) - _stirling(size)
+    return out
 
 
 def _stirling(z: Floats) -> Floats:

@@ -53,11 +53,13 @@ class Oracle:
         counts = np.asarray(counts)
         if counts.shape != self.shift.shape:
             raise InputError(f"Oracle: counts have shape {counts.shape}, its cells and genes {self.shift.shape}.")
+        p = self.parameters
+        if counts.dtype.kind in "iu" and not self.shift.any() and np.isnan(self.fixed).all():
+            return zinb_log_likelihood(counts, p.mean, p.dispersion, p.zero_inflation)
         masked = np.isnan(counts) if counts.dtype.kind == "f" else np.zeros(counts.shape, bool)
         before = checked_counts(np.where(masked, 0, counts)) - self.shift
         free = np.isnan(self.fixed)
         possible = free & (before >= 0) & (np.floor(before) == before)
-        p = self.parameters
         out = zinb_log_likelihood(np.where(possible, before, 0), p.mean, p.dispersion, p.zero_inflation)
         out = np.where(possible | ~free, out, -np.inf)
         out = np.where(free, out, np.where(counts == self.fixed, 0.0, -np.inf))

@@ -116,7 +116,9 @@ class StructuralModel:
         Raises InputError when a parent's value is masked (NaN) or the table does not fit.
         """
         counts = self.checked(counts, context)
-        base = self.base.parameters(context)
+        base, free = self.base.parameters(context), np.broadcast_to(np.nan, counts.shape)
+        if not self.mechanistic:
+            return Oracle(self.genes, base, self.base.shift(context), free)
         parts = [[part] for part in (base.mean, base.dispersion, base.zero_inflation)]
         for gene in self.mechanistic:
             own = gene.parameters(self.parents_of(gene, counts), context.time)
@@ -128,7 +130,7 @@ class StructuralModel:
             self.genes,
             CountParameters(*(np.concatenate(part, axis=1) for part in parts)),
             shift,
-            np.full(counts.shape, np.nan),
+            free,
         )
 
     def parents_of(self, gene: MechanisticGene, counts: Ints | Floats) -> Floats:

@@ -12,10 +12,12 @@ from scipy import sparse
 from pertcast.errors import InputError, several
 from pertcast.metrics.count_likelihood import CountParameters, checked_parameters
 from pertcast.simulate.counts import negative_binomial
+from pertcast.simulate.tables import MOST, CountTables, count_tables
 from pertcast.types import Floats, Ints
 
 BatchKind = Literal["additive", "multiplicative"]
 LABELS, BLOCKS = 0, 1  # independent random streams of one seed
+SMALL_TABLE = 1 << 14  # numbers that are always worth tabulating
 ENTRIES = 1 << 22  # cells x genes of a block; fixed, so that what is drawn does not depend on the memory at hand
 
 
@@ -90,8 +92,9 @@ class BasePlan:
         if n_cells < 1:
             raise InputError(f"Number of cells must be at least 1, got {n_cells}.")
         rng = stream(seed, LABELS)
-        population = rng.permutation(np.arange(n_cells) % len(self.means))
-        batch = rng.permutation(np.arange(n_cells) % len(self.batch_effect))
+        population, batch = (_labels(n_cells, len(rows), rng) for rows in (self.means, self.batch_effect))
+        if not self.library_sd:
+            return Context(population, batch, np.ones(n_cells), np.zeros(n_cells))
         library = np.exp(self.library_sd * rng.standard_normal(n_cells) - self.library_sd**2 / 2)
         return Context(population, batch, library, np.zeros(n_cells))
 
@@ -113,24 +116,57 @@ class BasePlan:
 
         Each block has its own random stream, so blocks kept in memory and blocks written one by one are the same.
         """
+        tables = self._tables(len(context))
         for number, rows in enumerate(block_rows(len(context), len(self.genes))):
-            yield rows, self._draw(context.take(rows), stream(seed, BLOCKS, number))
+            part, rng = context.take(rows), stream(seed, BLOCKS, number)
+            drawn = self._draw(part, rng) if tables is None else self._look(part, tables, rng)
+            yield rows, self._finished(part, *drawn)
 
-    def _draw(self, context: Context, rng: np.random.Generator) -> sparse.csr_array:
-        """Zero inflation first, so that only counts that survive it are drawn: (n, g)."""
+    def _tables(self, n_cells: int) -> CountTables | None:
+        """Tabulate the counts of every gene in every kind of cell, unless all cells differ or drawing costs less."""
+        if self.library_sd:
+            return None
+        means = self._means_of_kinds()
+        every = (np.broadcast_to(part, means.shape).ravel() for part in (means, self.dispersion, self.zero_inflation))
+        return count_tables(*every, most=min(MOST, max(SMALL_TABLE, n_cells * len(self.genes) // 4)))
+
+    def _means_of_kinds(self) -> Floats:
+        """(kinds, g): a population, or a population in a batch where batches change means."""
+        if self.batch_kind == "additive":
+            return self.means
+        return (self.means[:, None] * self.batch_effect).reshape(-1, len(self.genes))
+
+    def _look(self, context: Context, tables: CountTables, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+        """Invert the distributions: cells, genes and counts above 0, three arrays (m,)."""
+        n, g = len(context), len(self.genes)
+        kind = context.population
+        if self.batch_kind == "multiplicative":
+            kind = kind * len(self.batch_effect) + context.batch
+        uniform = rng.random((n, g))
+        zero = tables.zero.reshape(-1, g)
+        some = uniform >= (zero if len(zero) == 1 else zero[kind])
+        at, row, gene = _cells_and_genes(some)
+        first = gene if len(zero) == 1 else kind.astype(np.int32)[row] * np.int32(g) + gene
+        return row, gene, tables.invert(first, uniform.ravel()[at])
+
+    def _draw(self, context: Context, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
+        """Draw zero inflation first, so that only counts that survive it are drawn; returns as `_look`."""
         n, g = len(context), len(self.genes)
         dropped = self.zero_inflation.astype(np.float32)
-        at = np.flatnonzero(rng.random((n, g), np.float32) >= dropped)
-        row, gene = (part.astype(np.int32) for part in np.divmod(at, g))
-        mean = self.means[context.population[row], gene]
-        if self.library_sd:
-            mean *= context.library[row]
+        _, row, gene = _cells_and_genes(rng.random((n, g), np.float32) >= dropped)
+        mean = self.means[context.population[row], gene] * context.library[row]
         if self.batch_kind == "multiplicative":
             mean *= self.batch_effect[context.batch[row], gene]
         counts = negative_binomial(mean, self.dispersion[gene], rng=rng)
         some = counts > 0
-        ends = np.concatenate([[0], np.cumsum(np.bincount(row[some], minlength=n))])
-        drawn = sparse.csr_array((counts[some].astype(np.int32), gene[some], ends.astype(np.int32)), shape=(n, g))
+        return row[some], gene[some], counts[some]
+
+    def _finished(self, context: Context, row: Ints, gene: Ints, counts: Ints) -> sparse.csr_array:
+        """Put counts above 0 into a table (n, g) int32, and add what a batch adds."""
+        shape = (len(context), len(self.genes))
+        ends = np.zeros(shape[0] + 1, np.int32)
+        np.cumsum(np.bincount(row, minlength=shape[0]), out=ends[1:])
+        drawn = sparse.csr_array((counts.astype(np.int32), gene.astype(np.int32), ends), shape=shape)
         if self.batch_kind == "multiplicative" or not self.batch_effect.any():
             return drawn
         return sparse.csr_array(drawn + self.shift(context).astype(np.int32))
@@ -157,6 +193,18 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     if seed < 0:
         raise InputError(f"Seed must be at least 0, got {seed}.")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _cells_and_genes(some: Ints) -> tuple[Ints, Ints, Ints]:
+    """(n, g) booleans of a block -> positions in it, cells and genes where they hold, three arrays (m,) int32."""
+    at = np.flatnonzero(some).astype(np.int32)  # 32 bits hold any block, and divide several times faster
+    row = at // np.int32(some.shape[1])
+    return at, row, at - row * np.int32(some.shape[1])
+
+
+def _labels(n_cells: int, kinds: int, rng: np.random.Generator) -> Ints:
+    """Deal labels 0, 1, ... out evenly, in random order: (n,)."""
+    return rng.permutation(np.arange(n_cells) % kinds) if kinds > 1 else np.zeros(n_cells, np.int64)
 
 
 def block_rows(n_cells: int, n_genes: int) -> Iterator[slice]:
