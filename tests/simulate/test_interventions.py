@@ -118,6 +118,17 @@ def test_setting_a_mechanistic_gene_cuts_it_off_from_its_parents(chain):
     assert_allclose(done.oracle.pmf("down", np.arange(400)).sum(1), 1, rtol=1e-9)
 
 
+def test_a_gene_may_be_set_in_some_cells_only(chain):
+    """R22: where it is free it is drawn, and masked; where it is set its children follow."""
+    model, cells = chain
+    values = np.where(np.arange(2000) < 500, 7.0, np.nan)
+    done = intervene(model, cells.counts, Do(set={"up": values}), seed=3, observed="mask")
+    assert_array_equal(done.counts[:500, 3], 7)
+    assert np.isnan(done.counts[500:, 3]).all()
+    assert_allclose(done.oracle.parameters.mean[:500, 4], 22)
+    assert_allclose(done.oracle.parameters.mean[500:, 4], 1 + 3 * done.drawn[500:, 3])
+
+
 def test_a_drug_adds_ten_to_every_gene(chain):
     """S002-10, R22: counts below 10 become impossible; descendants follow the shifted parents, then shift."""
     model, cells = chain
@@ -169,6 +180,8 @@ def test_same_seed_same_draws(chain):
         (Do(set={5: 1}), "position 5 does not exist, there are 0 to 4"),
         (Do(set={"gene-0": 1.5}), "Values of 'gene-0' must be counts, whole and at least 0, got 1.5"),
         (Do(set={"gene-0": -1}), "got -1"),
+        (Do(set={"gene-0": np.nan}), "got nan"),
+        (Do(set={"gene-0": [1, np.nan, 0.5]}), "got 0.5"),
         (Do(set={"gene-0": [1, 2]}), r"shape \(2,\); give one, or one for each of the 3 cells"),
         (Do(set={"gene-0": 1}, add={0: 1}), "'gene-0' is set, and shifted or scaled as well"),
         (Do(set={"gene-0": 1, 0: 2}), "'gene-0' is named twice"),

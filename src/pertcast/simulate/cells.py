@@ -64,7 +64,7 @@ class SimulatedCells:
     def oracle(self) -> Oracle:
         """Return the exact distributions that the counts were drawn from, genes that were set included: (n, g)."""
         free = self.model.oracle(self.dense, self.context)
-        return free if self.condition is None else replace(free, fixed=self._set_values()[self.condition])
+        return free if self.condition is None else replace(free, fixed=self.set_values()[self.condition])
 
     def nll(self, genes: tuple[str, ...] | None = None) -> float:
         """Mean negative log likelihood of the counts at the truth, in nats; taken in blocks of cells.
@@ -89,8 +89,8 @@ class SimulatedCells:
             entries += int(free.sum())
         return total, entries
 
-    def _set_values(self) -> Floats:
-        """(c, g) NaN where a condition leaves a gene free."""
+    def set_values(self) -> Floats:
+        """Return what each condition sets each gene to, NaN where it leaves it free: (c, g)."""
         values = np.full((len(self.conditions), len(self.genes)), np.nan)
         for row, condition in zip(values, self.conditions, strict=True):
             row[columns(self.genes, list(condition.set))] = list(condition.set.values())

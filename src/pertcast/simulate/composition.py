@@ -6,7 +6,7 @@ Half of the genes are independent, a fifth hang on one gene, a fifth on a pair o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -52,15 +52,13 @@ class CompositionBenchmark:
 
         Of an independent gene every free value counts; of another one the conditions that set all of its parents.
         """
-        conditions = self.test.conditions
-        table = np.array([[self._concerns(one, gene) for gene in self.test.genes] for one in conditions])
-        return table[self.test.condition]
-
-    def _concerns(self, condition: Condition, gene: str) -> bool:
-        if gene in condition.set:
-            return False
-        own = [one for one in self.test.model.mechanistic if one.name == gene]
-        return all(parent in condition.set for parent in own[0].parents) if own else True
+        own = {gene.name: gene.parents for gene in self.test.model.mechanistic}
+        needed = {gene: set(own.get(gene, ())) for gene in self.test.genes}
+        table = [
+            [gene not in one.set and one.set.keys() >= parents for gene, parents in needed.items()]
+            for one in self.test.conditions
+        ]
+        return np.array(table)[self.test.condition]
 
 
 class ClassError(NamedTuple):
@@ -216,12 +214,11 @@ def _cells(model: StructuralModel, conditions: tuple[Condition, ...], which: Int
     """Draw cells (n,) of the given conditions."""
     context = model.base.context(len(which), seed=seed)
     counts = np.concatenate([block.toarray() for _, block in model.blocks(context, seed=seed)])
-    for i, condition in enumerate(conditions):
-        rows = np.flatnonzero(which == i)
-        if len(rows) and condition.set:
-            own, one = Do(set=condition.set), _own_seed(seed, 3 + i)
-            counts[rows] = intervene(model, counts[rows], own, context=context.take(rows), seed=one).drawn
-    return SimulatedCells(counts, context, model, conditions, which)
+    free = SimulatedCells(counts, context, model, conditions, which)
+    held = free.set_values()[which]  # (n, g) NaN where free
+    columns = np.flatnonzero(~np.isnan(held).all(axis=0))
+    do = Do(set={model.genes[i]: held[:, i] for i in columns})
+    return replace(free, counts=intervene(model, counts, do, context=context, seed=_own_seed(seed, 3)).drawn)
 
 
 def _own_seed(seed: int, key: int) -> int:

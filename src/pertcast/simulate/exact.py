@@ -8,7 +8,7 @@ import numpy as np
 
 from pertcast.errors import InputError
 from pertcast.metrics.count_likelihood import CountParameters, checked_counts, zinb_log_likelihood, zinb_moments
-from pertcast.simulate.names import column
+from pertcast.simulate.names import columns
 from pertcast.types import Floats, Ints
 
 
@@ -92,5 +92,7 @@ class Oracle:
 
     def only(self, *genes: str) -> Oracle:
         """Return the oracle of some genes, by name."""
-        at = [column(self.genes, gene) for gene in genes]
+        if genes == self.genes:
+            return self
+        at = columns(self.genes, genes)
         return Oracle(tuple(self.genes[i] for i in at), self.parameters.take(at), self.shift[:, at], self.fixed[:, at])

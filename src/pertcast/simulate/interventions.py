@@ -30,7 +30,7 @@ class Do:
     gets whole counts added after it was drawn, zeros included.
     """
 
-    set: Mapping[Gene, float | Ints] = field(default_factory=dict)  # one count, or one for each cell (n,)
+    set: Mapping[Gene, float | Floats] = field(default_factory=dict)  # one count, or (n,) with NaN where it stays free
     add: Mapping[Gene, float] = field(default_factory=dict)  # whole counts, at least 0
     scale: Mapping[Gene, float] = field(default_factory=dict)  # factor on the mean, at least 0
 
@@ -104,8 +104,8 @@ def intervene(
     drawn, oracle = _propagate(model, cells, context, changes, stream(seed, STREAM))
     counts = drawn.astype(float)
     if observed == "mask":
-        hidden = [i for i in columns(model.genes, model.names) if np.isnan(changes.fixed[:, i]).all()]
-        counts[:, hidden] = np.nan
+        at = columns(model.genes, model.names)
+        counts[:, at] = np.where(np.isnan(changes.fixed[:, at]), np.nan, counts[:, at])
     named = columns(model.genes, list(do.set))
     return Perturbed(
         counts, drawn, context, oracle, source=np.arange(len(cells)), values=changes.fixed[:, named],
@@ -182,7 +182,8 @@ class _Changes:
             raise InputError(several("Intervention", problems))
         fixed, add, scale = np.full((n_cells, len(genes)), np.nan), np.zeros(len(genes)), np.ones(len(genes))
         for i, (gene, value) in zip(at[0], do.set.items(), strict=True):
-            value = _whole(value, f"Values of '{gene}'")
+            value = np.asarray(value, float)
+            _whole(value[~np.isnan(value)] if value.ndim else value, f"Values of '{gene}'")
             if value.shape not in ((), (n_cells,)):
                 wanted = f"give one, or one for each of the {n_cells} cells"
                 raise InputError(f"Values of '{gene}' have shape {value.shape}; {wanted}.")
@@ -208,7 +209,7 @@ def _propagate(
     _set(values, changes.fixed, slice(n_base))
     own: dict[str, CountParameters] = {}
     for gene in model.order:
-        at = column(model.genes, gene.name)
+        at = model.places[gene.name]
         own[gene.name] = gene.parameters(model.parents_of(gene, values), context.time, scale=changes.scale[at])
         values[:, at] = draw_zinb(own[gene.name], rng=rng) + int(changes.add[at])
         _set(values, changes.fixed, slice(at, at + 1))

@@ -88,6 +88,7 @@ class StructuralModel:
     mechanistic: tuple[MechanisticGene, ...] = ()
     genes: tuple[str, ...] = field(init=False)  # (g,) all of them, in the order of columns
     order: tuple[MechanisticGene, ...] = field(init=False)  # parents before children
+    places: Mapping[str, int] = field(init=False, compare=False)  # column of every gene
 
     def __post_init__(self) -> None:
         genes = (*self.base.genes, *(gene.name for gene in self.mechanistic))
@@ -102,6 +103,7 @@ class StructuralModel:
             path = " -> ".join(error.args[1])
             raise InputError(f"Structural model: genes hang on each other in a circle: {path}. Cut it.") from None
         object.__setattr__(self, "genes", genes)
+        object.__setattr__(self, "places", {name: i for i, name in enumerate(genes)})
         object.__setattr__(self, "order", tuple(by_name[name] for name in order if name in by_name))
 
     @property
@@ -135,7 +137,7 @@ class StructuralModel:
 
     def parents_of(self, gene: MechanisticGene, counts: Ints | Floats) -> Floats:
         """Return the values of a gene's parents (n, p) from all columns (n, g), dense or sparse."""
-        values = counts[:, columns(self.genes, gene.parents)]
+        values = counts[:, [self.places[name] for name in gene.parents]]
         values = np.asarray(values.toarray() if sparse.issparse(values) else values, float)
         if np.isnan(values).any():
             raise InputError(f"Gene '{gene.name}': values of its parents are masked (NaN). Draw them first.")
@@ -160,11 +162,10 @@ class StructuralModel:
     def _draw(self, base: sparse.csr_array, time: Floats, *, rng: np.random.Generator) -> Ints:
         """Draw all mechanistic genes (n, m) of cells whose independent genes are drawn (n, g), parents first."""
         whole, drawn = base.tocsc(), {}
-        place = {name: i for i, name in enumerate(self.base.genes)}
         for gene in self.order:
             parents = np.empty((base.shape[0], len(gene.parents)))
             for i, name in enumerate(gene.parents):
-                parents[:, i] = drawn[name] if name in drawn else whole[:, [place[name]]].toarray()[:, 0]
+                parents[:, i] = drawn[name] if name in drawn else whole[:, [self.places[name]]].toarray()[:, 0]
             drawn[gene.name] = draw_zinb(gene.parameters(parents, time), rng=rng)
         return np.stack([drawn[name] for name in self.names], axis=1).astype(np.int32)
 
