@@ -18,7 +18,7 @@ LAYERS = {
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
-    "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_runs": 6,
+    "pertcast.cell_runs": 4, "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_verbs": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pertcast.commands.cells import cells_app
 from pertcast.commands.common import (
     CACHE,
     FOLDS,
@@ -40,6 +41,7 @@ app = typer.Typer(
 download_app = typer.Typer(no_args_is_help=True, help="Fetch the real competition files.", rich_markup_mode=None)
 app.add_typer(download_app, name="download")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(cells_app, name="cells")
 
 Target = Annotated[Path, typer.Option("--out", help="Folder to download to.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where fitted models are kept; finished ones are not fitted again.")]

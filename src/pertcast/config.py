@@ -58,6 +58,16 @@ class Recipe(Config):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
+class CellRecipe(Config):
+    """One named way to fit a model of cells, and why it is worth having."""
+
+    name: str
+    model: str  # a name of `pertcast cells models`
+    reason: str
+    source: str = ""  # paper, write-up or system it follows
+    settings: dict[str, Any] = Field(default_factory=dict)  # fields of the model's own Config that differ
+
+
 class Preset(Config):
     """What `pertcast submission` trains: recipes, how rows are held out, how many seeds."""
 
@@ -87,6 +97,26 @@ def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
     for change in changes:
         _set(data, change)
     return validated(Recipe, data, subject=f"Recipe '{name}'")
+
+
+def cell_recipe_names() -> list[str]:
+    """Names of the recipes for models of cells that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _files("recipes", "cells"))
+
+
+def load_cell_recipe(name: str, changes: Iterable[str] = (), *, model: str | None = None) -> CellRecipe:
+    """Read a recipe for a model of cells by name or TOML file, then change settings, such as `training.epochs=30`.
+
+    model   no file is read: the recipe is this model's defaults
+    """
+    if model is None:
+        data = _read(name, cell_recipe_names(), kind="preset", folder=("recipes", "cells"))
+    else:
+        data = {"model": model, "reason": "the model's defaults"}
+    data.setdefault("name", Path(name).stem)
+    for change in changes:
+        _set(data.setdefault("settings", {}), change)
+    return validated(CellRecipe, data, subject=f"Preset '{name}'")
 
 
 def load_preset(name: str) -> Preset:

@@ -48,6 +48,8 @@ class GeneRegression:
     What was observed of a target is never read for its prediction. Source: system 002, whose autoencoder copies it.
     """
 
+    learns_conditions = False  # they are genes set to values, so untreated cells are all that it needs
+
     def __init__(self, config: GeneRegressionConfig):
         self.config = config
         self.genes: tuple[str, ...] = ()

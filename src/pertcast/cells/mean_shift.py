@@ -44,13 +44,13 @@ class MeanShift:
 
         Raises InputError as `Seen.asked`.
         """
-        seen = fitted(self.seen, NAME, "predict")
-        cells = seen.asked(control_cells, condition)
-        x = np.maximum(cells.x.toarray() + self.shift[seen.conditions.index(condition)], 0.0)
-        if sample and cells.unit == "counts":
-            x = np.floor(x + np.random.default_rng(seed).random(x.shape))
+        cells = fitted(self.seen, NAME, "predict").asked(control_cells, condition)
         named = np.full(len(cells), condition, dtype=object)
-        return replace(cells, x=csr_array(x.astype(np.float32)), condition=named)
+        return replace(shifted(cells, self.of(condition), seed=seed if sample else None), condition=named)
+
+    def of(self, condition: str) -> Floats:
+        """What a condition that training showed adds to every gene: (g,)."""
+        return self.shift[fitted(self.seen, NAME, "tell").conditions.index(condition)]
 
     def save(self, folder: Path) -> None:
         facts = fitted(self.seen, NAME, "save").as_dict()
@@ -60,6 +60,14 @@ class MeanShift:
         arrays, facts = load_arrays(folder, NAME)
         self.seen, self.shift = Seen.restored(facts), arrays["shift"]
         return self
+
+
+def shifted(cells: Cells, shift: Floats, *, seed: int | None) -> Cells:
+    """Add (g,) to every cell, never below 0; with a seed, counts are rounded up or down by chance."""
+    x = np.maximum(cells.x.toarray() + shift, 0.0)
+    if seed is not None and cells.unit == "counts":
+        x = np.floor(x + np.random.default_rng(seed).random(x.shape))
+    return replace(cells, x=csr_array(x.astype(np.float32)))
 
 
 def _constants(cells: Cells, condition: str, contexts: list[str]) -> Floats:
