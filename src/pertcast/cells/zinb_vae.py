@@ -24,6 +24,7 @@ from pertcast.nn.sparse_rows import SparseBatch, SparseRows
 from pertcast.types import Cells, Floats, Ints, Strings
 
 BLOCK = 1024  # cells a block of prediction
+MOST_GAIN = 0.7  # a factor of two: more than that is no bias of a decoder but a gene that it does not know
 MARGINAL_ENTRIES = 8_000_000  # numbers held at once by importance sampling
 
 
@@ -63,6 +64,7 @@ class ZinbVae:
         self.labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # contexts, and conditions
         self.net: CountVae | None = None
         self.shift: LatentShift | None = None
+        self.log_gain = np.zeros((0, 0))  # (conditions + 1, g) logs of what decoded means are too small by
         self.history: list[dict[str, float]] = []  # one entry per epoch
 
     def fit(self, cells: Cells, *, seed: int) -> ZinbVae:
@@ -85,7 +87,10 @@ class ZinbVae:
         self.history = []
         fit_network(self.net, data, loss, settings, seed=seed, valid=valid, log=self.history.append)
         self.net.requires_grad_(False)
-        self.shift = LatentShift.of(self._states(cells), cells)
+        states = self._states(cells)
+        self.shift = LatentShift.of(states, cells)
+        self.log_gain = np.zeros((len(self.labels[1]) + 1, len(self.genes)))  # decode without any, to measure it
+        self.log_gain = _log_gain(self._decoded(states, cells, seed=None), cells, self.labels[1])
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
@@ -146,7 +151,7 @@ class ZinbVae:
             "shift": shift,
             "history": self.history,
         }
-        save_arrays(folder, "zinb-vae", {**weights, **arrays}, facts)
+        save_arrays(folder, "zinb-vae", {**weights, **arrays, "log_gain": self.log_gain}, facts)
 
     def load(self, folder: Path) -> ZinbVae:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
@@ -163,7 +168,7 @@ class ZinbVae:
         )
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)
-        self.shift = LatentShift.restored(arrays, facts["shift"])
+        self.shift, self.log_gain = LatentShift.restored(arrays, facts["shift"]), arrays["log_gain"]
         return self
 
     def _states(self, cells: Cells) -> Floats:
@@ -174,8 +179,11 @@ class ZinbVae:
     def _decoded(self, states: Floats, cells: Cells, *, seed: int | None) -> csr_array:
         """Expected counts, or counts drawn: (n, g)."""
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        parts = []
-        for _, logits in self._logits(states, cells):
+        gain = self.log_gain[_codes(cells.condition, self.labels[1])]  # (n, g)
+        parts, start = [], 0
+        for rows, logits in self._logits(states, cells):
+            shifted = logits.log_mean + torch.tensor(gain[start : start + rows]).to(logits.log_mean)
+            logits, start = replace(logits, log_mean=shifted), start + rows
             if generator is None:
                 x = logits.mean()
             else:
@@ -258,6 +266,17 @@ def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int, labels: tuple
         batches=batches,
         labels=labels,
     )
+
+
+def _log_gain(decoded: csr_array, cells: Cells, conditions: tuple[str, ...]) -> Floats:
+    """Logs of mean count over mean decoded count per condition and gene; none for a condition that training lacks."""
+    gain = np.zeros((len(conditions) + 1, len(cells.genes)))
+    for number, name in enumerate(conditions):
+        rows = cells.condition == name
+        observed, expected = cells.x[rows].mean(axis=0), decoded[rows].mean(axis=0)
+        some = (observed > 0) & (expected > 0)
+        gain[number, some] = np.clip(np.log(observed[some] / expected[some]), -MOST_GAIN, MOST_GAIN)
+    return gain
 
 
 def _told(rows: dict[str, Tensor]) -> dict[str, Tensor]:
