@@ -1,0 +1,250 @@
+"""FiLM-GAN: a cell's genes are scaled and shifted by what a conditional generator makes of that very cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from pertcast.cells.registry import register
+from pertcast.errors import InputError, NotFittedError, shorten
+from pertcast.io.arrays import load_arrays, save_arrays
+from pertcast.nn.conditions import ConditionSpace
+from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, detect
+from pertcast.nn.film_gan_fit import FilmGanTraining, GanCells, fit_film_gan, principal_axes
+from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.sparse_rows import SparseRows
+from pertcast.types import Cells, Floats
+
+BLOCK = 512  # cells a block of prediction
+TOTAL = 1e4  # counts a cell is scaled to before log1p
+
+
+class FilmGanConfig(FilmGanSizes):
+    """Sizes of the networks, and how they are trained."""
+
+    training: FilmGanTraining = FilmGanTraining()
+
+
+@register("film-gan", config=FilmGanConfig, seeded=True)
+class FilmGan:
+    """Conditional GAN whose generator modulates the source cell: max(0, gamma * x + beta), gene by gene.
+
+    The cell's own profile is all that is known of its context, so contexts that were never treated, or never seen, can
+    be asked for, and labels of contexts only balance the training (S000-08). Counts are read as log1p of counts per
+    10,000 and turned back; log1p values are taken as they are. The critic is one objective beside others that compare
+    samples of cells directly. Weights are chosen by the energy distance from held-out treated cells.
+    Conditions: `A`, `A+B`, `A@0.5` (a dose or a time); see `ConditionSpace`.
+
+    Sources: system 000 (CellGen); Perez et al. 2018, arXiv:1709.07871; Gulrajani et al. 2017, arXiv:1704.00028.
+    """
+
+    def __init__(self, config: FilmGanConfig):
+        self.config = config
+        self.genes: tuple[str, ...] = ()
+        self.unit = ""
+        self.space: ConditionSpace | None = None
+        self.net: Generator | None = None
+        self.vectors: Mapping[str, Floats] | None = None
+        self.history: list[dict[str, float]] = []  # one entry per evaluation
+
+    def describe(self, vectors: Mapping[str, Floats]) -> FilmGan:
+        """Say what factors of conditions are, by vectors (d,) such as fingerprints; call it before `fit`.
+
+        Factors that are described but not in the training cells can then be predicted.
+        """
+        self.vectors = dict(vectors)
+        return self
+
+    def fit(self, cells: Cells, *, seed: int, checkpoint: Path | None = None) -> FilmGan:
+        """Learn from cells before and after; which cell became which is not asked.
+
+        checkpoint  folder from which training is taken up, and in which its state is kept
+        Raises InputError for cells without control or treatment, unreadable conditions, or a loss that is not finite.
+        """
+        _check(cells)
+        config, settings = self.config, self.config.training
+        self.genes, self.unit = cells.genes, cells.unit
+        self.space = ConditionSpace.of(cells.condition, control=cells.control, vectors=self.vectors)
+        data = _gan_cells(cells, self.space)
+        mean = torch.tensor(np.asarray(_log1p(cells).mean(axis=0)).ravel(), dtype=torch.float32)
+        with seeded(seed):
+            axes = _axes(data, config.axes) if config.axes else None
+            self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width)
+            critic = Critic(config, centre=mean, code_width=self.space.width)
+        self.history = fit_film_gan(
+            self.net, critic, data, settings,
+            seed=seed, checkpoint=checkpoint, digest=self._digest(cells, seed) if checkpoint else "",
+        )  # fmt: skip
+        self.net.requires_grad_(False)
+        return self
+
+    def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
+        """Predict these cells under a condition: drawn with noise if `sample`, else the mean over genes' noise.
+
+        Cells may carry any known condition, the control is only the usual one. Genes and order of the result are those
+        of the training cells, its unit is that of the given ones; drawn counts are whole, and mean ones are not.
+        Raises InputError for an unknown condition, and for cells in another unit than those of training.
+        """
+        cells = self._matched(control_cells)
+        known = sorted(set(cells.condition))
+        table = torch.tensor(self.space.table([*known, condition]))
+        place = {name: number for number, name in enumerate(known)}
+        before = torch.tensor([place[name] for name in cells.condition])
+        x, least = SparseRows.of(_log1p(cells)), torch.tensor(_least(cells))
+        device = choose_device(self.config.training.device)
+        parts = []
+        with seeded(seed, device), torch.no_grad():
+            for rows in torch.arange(len(cells)).split(BLOCK):
+                codes = table[before[rows]].to(device), table[[len(known)] * len(rows)].to(device)
+                out = self.net.generate(x[rows].dense().to(device), *codes, sample=sample).cpu()
+                if sample and self.config.noise and self.config.training.detection:
+                    out = detect(out, least[rows])
+                parts.append(csr_array(_in_unit(out, cells.take(rows.numpy()), sample=sample)))
+        from scipy.sparse import vstack
+
+        labels = np.full(len(cells), condition, dtype=object)
+        return replace(cells, x=csr_array(vstack(parts), dtype=np.float32), condition=labels)
+
+    def attention(self, cells: Cells, condition: str, *, genes: tuple[str, ...] | None = None) -> Floats:
+        """How much genes look at genes in these cells on the way to a condition: (r, g), rows sum to 1.
+
+        genes  (r,)  that look; None: all of training
+        Mean over cells and heads. Raises InputError for unknown genes or conditions, and where heads are 0.
+        """
+        cells = self._matched(cells)
+        if self.net.trunk.mix is None:
+            raise InputError("This FiLM-GAN has no attention over genes: heads is 0. Fit one with heads of at least 1.")
+        rows = self.genes if genes is None else cells.select(tuple(genes)).genes
+        place = {gene: number for number, gene in enumerate(self.genes)}
+        device = choose_device(self.config.training.device)
+        code = [self.space.table(cells.condition), self.space.table([condition] * len(cells))]
+        x = torch.tensor(_log1p(cells).toarray(), device=device) - self.net.trunk.centre
+        found = self.net.trunk.mix.attention.weights(
+            x, torch.tensor(np.concatenate(code, axis=1), device=device),
+            rows=torch.tensor([place[gene] for gene in rows], device=device),
+        )  # fmt: skip
+        return found.cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        net, (arrays, space) = self._fitted("save"), self.space.parts()
+        weights = {f"net.{name}": value.cpu().numpy() for name, value in net.state_dict().items()}
+        facts = {
+            "config": self.config.model_dump(mode="json"), "genes": self.genes, "unit": self.unit,
+            "space": space, "history": self.history,
+        }  # fmt: skip
+        save_arrays(folder, "film-gan", {**weights, **arrays}, facts)
+
+    def load(self, folder: Path) -> FilmGan:
+        """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
+        arrays, facts = load_arrays(folder, "film-gan")
+        device = self.config.training.device
+        config = FilmGanConfig.model_validate(facts["config"])
+        self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
+        self.genes, self.unit, self.history = tuple(facts["genes"]), facts["unit"], facts["history"]
+        self.space = ConditionSpace.restored(arrays, facts["space"])
+        weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
+        centre, axes = weights["trunk.centre"], weights.get("trunk.axes")
+        self.net = Generator(self.config, centre=centre, axes=axes, code_width=self.space.width)
+        self.net.load_state_dict(weights)
+        self.net.to(choose_device(device)).eval().requires_grad_(False)
+        return self
+
+    def _matched(self, cells: Cells) -> Cells:
+        self._fitted("read cells")
+        _check(cells)
+        if cells.unit != self.unit:
+            fix = "Give cells in the unit of the training cells."
+            raise InputError(f"FiLM-GAN was trained on {self.unit} values, got {cells.unit} values. {fix}")
+        return cells.select(self.genes)
+
+    def _fitted(self, verb: str) -> Generator:
+        if self.net is None:
+            raise NotFittedError(f"FiLM-GAN was asked to {verb} before `fit`. Call `fit` or `load` first.")
+        return self.net
+
+    def _digest(self, cells: Cells, seed: int) -> str:
+        """Name of settings, seed and cells: whoever has the same may take a checkpoint up."""
+        settings = self.config.model_dump(mode="json")
+        for free in ("device", "checkpoint_every"):
+            settings["training"].pop(free)
+        said = [settings, seed, cells.genes, cells.unit, cells.control, *map(list, (cells.condition, cells.context))]
+        digest = hashlib.sha256(json.dumps(said).encode())
+        for part in (cells.x.data, cells.x.indices, cells.x.indptr, self.space.vectors):
+            digest.update(np.ascontiguousarray(part))
+        return digest.hexdigest()
+
+
+def _axes(data: GanCells, count: int) -> torch.Tensor:
+    """Principal axes of the control cells, along which these spread by about 1: (g, k)."""
+    axes, spread = principal_axes(data.x.rows((data.condition == data.control).nonzero()[:, 0]), count)
+    return axes / spread.square().mean().sqrt().clamp_min(1e-6)
+
+
+def _gan_cells(cells: Cells, space: ConditionSpace) -> GanCells:
+    conditions = sorted(set(cells.condition) | {cells.control})
+    contexts = sorted(set(cells.context))
+    return GanCells(
+        x=SparseRows.of(_log1p(cells)),
+        condition=torch.tensor([conditions.index(name) for name in cells.condition]),
+        context=torch.tensor([contexts.index(name) for name in cells.context]),
+        least=torch.tensor(_least(cells)),
+        table=torch.tensor(space.table(conditions)),
+        control=conditions.index(cells.control),
+    )
+
+
+def _log1p(cells: Cells) -> csr_array:
+    """Cells as the networks read them: (n, g) float32."""
+    if cells.unit == "log1p":
+        return csr_array(cells.x, dtype=np.float32)
+    x = csr_array(cells.x, dtype=np.float64)
+    x.data = np.log1p(x.data * np.repeat(TOTAL / _totals(cells), np.diff(x.indptr)))
+    return x.astype(np.float32)
+
+
+def _least(cells: Cells) -> Floats:
+    """Value of a single count in each cell; of log1p values the smallest above 0; 0 in an empty cell: (n, 1)."""
+    if cells.unit == "counts":
+        return np.log1p(TOTAL / _totals(cells))[:, None].astype(np.float32)
+    x = csr_array(cells.x)
+    least = [x.data[a:b][x.data[a:b] > 0].min(initial=np.inf) for a, b in zip(x.indptr, x.indptr[1:], strict=False)]
+    return np.where(np.isinf(least), 0, least)[:, None].astype(np.float32)
+
+
+def _in_unit(x: torch.Tensor, cells: Cells, *, sample: bool) -> Floats:
+    """Turn log1p values back into the unit of the cells: (n, g). Drawn counts are rounded so that their mean stays."""
+    if cells.unit == "log1p":
+        return x.numpy()
+    counts = torch.expm1(x.double()) * torch.tensor(_totals(cells))[:, None] / TOTAL
+    if sample:
+        whole = counts.round()  # a value that is one count up to rounding is that count
+        exact = (counts - whole).abs() < 1e-3
+        counts = torch.where(exact, whole, torch.floor(counts + torch.rand_like(counts)))
+    return counts.float().numpy()
+
+
+def _totals(cells: Cells) -> Floats:
+    return np.maximum(np.asarray(cells.x.sum(axis=1), dtype=np.float64).ravel(), 1.0)
+
+
+def _check(cells: Cells) -> None:
+    problem = None
+    if not len(cells):
+        problem = "no cells. Give at least one."
+    elif cells.x.nnz and (not np.isfinite(cells.x.data).all() or cells.x.data.min() < 0):
+        problem = (
+            f"values that are negative or not finite, first {shorten(_bad(cells.x.data))}. Give {cells.unit} values."
+        )
+    if problem:
+        raise InputError(f"FiLM-GAN was given {problem}")
+
+
+def _bad(values: Floats) -> list[float]:
+    return values[~np.isfinite(values) | (values < 0)][:3].tolist()

@@ -1,0 +1,367 @@
+"""Training of the FiLM-GAN: balanced batches of unpaired cells, several objectives, weights by a held-out distance.
+
+The random state of a step follows from the seed and the step's number alone, so a run that was cut off and taken up
+from its checkpoint ends with the very weights of a run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pertcast.config import Config
+from pertcast.errors import InputError
+from pertcast.nn.conditions import other_condition
+from pertcast.nn.film import divergence_penalty, gradient_penalty
+from pertcast.nn.film_gan import Critic, Generator, detect
+from pertcast.nn.film_gan_state import load_state, save_state
+from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
+from pertcast.nn.optim import Schedule, make_optimizer
+from pertcast.nn.sample_losses import energy_loss, marginal_loss
+from pertcast.nn.sparse_rows import SparseRows
+
+AXES = 50  # principal axes in which the energy distance is taken
+AXES_CELLS = 4000  # that place them, at most
+SCORED = 400  # source cells of a pair of groups that are predicted to score the weights, at most
+IDENTITY = 4  # one source cell in so many is also asked to stay what it is
+PENALTIES = {"gradient": gradient_penalty, "divergence": divergence_penalty}
+STEP_SEEDS = 1_000_003  # steps of different seeds draw differently
+
+
+class FilmGanTraining(Config):
+    """How both networks are trained, and what the generator is asked for.
+
+    Moment, energy and marginal terms are divided by what no change would cost, so a weight of 1 means the same
+    everywhere.
+    """
+
+    steps: int = Field(800, ge=1)
+    groups: int = Field(4, ge=1)  # pairs of groups (context, condition before and after) a step
+    cells: int = Field(32, ge=2)  # of each group
+    balanced: bool = True  # all pairs of groups count alike; else by their number of treated cells
+    directions: Literal["from-control", "any"] = "from-control"
+    moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per pair of groups
+    energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
+    marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
+    adversarial: float = Field(0.02, ge=0)  # weight: minus the critic's score
+    sober: float = Field(1.0, ge=0)  # weight: squared size of all that is more than one shift for all cells
+    identity: float = Field(0.1, ge=0)  # weight: what a cell loses on the way to its own condition
+    cycle: float = Field(0.0, ge=0)  # weight: what a cell loses on the way to another condition and back
+    detection: bool = True  # values below a single count are shown as 0 or as one count while training and drawing
+    critic_steps: int = Field(1, ge=1)  # before each step of the generator
+    penalty: Literal["gradient", "divergence"] = "gradient"
+    penalty_weight: float = Field(10.0, ge=0)
+    lr: float = Field(1e-3, gt=0)
+    critic_lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.98, ge=0, lt=1)  # of the generator's weights that are scored and kept; 0: the weights as is
+    valid_share: float = Field(0.1, ge=0, lt=1)  # of the treated cells of each group that choose the weights; 0: last
+    evaluate_every: int = Field(50, ge=1)  # steps
+    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class GanCells:
+    """Training cells on the log1p scale, and what was done to them."""
+
+    x: SparseRows  # (n, g)
+    condition: Tensor  # (n,) int64  row of `table`
+    context: Tensor  # (n,) int64
+    least: Tensor  # (n, 1)  value of a single count; 0 where unknown
+    table: Tensor  # (k, c)  codes of the conditions
+    control: int  # row of `table`
+
+    def to(self, device: torch.device) -> GanCells:
+        parts = (part.to(device) for part in (self.x, self.condition, self.context, self.least, self.table))
+        return GanCells(*parts, self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Cells of one context before and after: unpaired, one by one."""
+
+    source: Tensor  # (a,)  rows
+    target: Tensor  # (b,)  rows to train on
+    held: Tensor  # (v,)  treated rows that only score
+    before: int  # conditions
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Equally many cells of each of k pairs of groups: rows, conditions and pairs."""
+
+    source: Tensor  # (k b,)
+    target: Tensor  # (k b,)
+    before: Tensor  # (k b,)
+    after: Tensor  # (k b,)
+    pairs: Tensor  # (k,)
+
+
+def make_pairs(cells: GanCells, settings: FilmGanTraining) -> list[Pair]:
+    """Find which groups of cells turn into which; a context without control cells starts from all control cells.
+
+    Of each treated group `valid_share` is held out to score the weights where at least 2 cells remain on either side.
+    Raises InputError where nothing was treated or there is no control cell.
+    """
+    control = (cells.condition == cells.control).nonzero()[:, 0]
+    treated = (cells.condition != cells.control).nonzero()[:, 0]
+    if not len(control) or not len(treated):
+        found = f"{len(control)} control cells and {len(treated)} treated ones"
+        raise InputError(f"A FiLM-GAN learns from cells before and after; got {found}. Give at least one of each.")
+    groups: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    for context, condition in torch.stack([cells.context, cells.condition], 1).unique(dim=0).tolist():
+        rows = ((cells.context == context) & (cells.condition == condition)).nonzero()[:, 0]
+        held = 0 if condition == cells.control else round(settings.valid_share * len(rows))
+        held = held if held >= 2 and len(rows) - held >= 2 else 0
+        rows = rows[torch.randperm(len(rows)).to(rows.device)]
+        groups[context, condition] = rows[held:], rows[:held]
+    pairs = []
+    for (context, after), (target, held) in groups.items():
+        befores = [before for where, before in groups if where == context and before != after]
+        if settings.directions == "from-control":
+            befores = [cells.control] if after != cells.control else []
+        for before in befores:
+            source = groups[context, before][0] if (context, before) in groups else control
+            pairs.append(Pair(source, target, held, before, after))
+    return pairs
+
+
+def draw_batch(pairs: list[Pair], settings: FilmGanTraining) -> Batch:
+    """Draw a batch: each pair of groups gives `cells` cells before and as many after (S000-14)."""
+    k = min(settings.groups, len(pairs))
+    if settings.balanced:
+        chosen = torch.randperm(len(pairs))[:k]
+    else:
+        chosen = torch.multinomial(torch.tensor([float(len(pair.target)) for pair in pairs]), k, replacement=True)
+    picked = [pairs[number] for number in chosen.tolist()]
+    size, device = settings.cells, picked[0].source.device
+
+    def labels(numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=device).repeat_interleave(size)
+
+    return Batch(
+        torch.cat([_some(pair.source, size) for pair in picked]),
+        torch.cat([_some(pair.target, size) for pair in picked]),
+        labels([pair.before for pair in picked]), labels([pair.after for pair in picked]), chosen,
+    )  # fmt: skip
+
+
+def fit_film_gan(
+    generator: Generator,
+    critic: Critic,
+    cells: GanCells,
+    settings: FilmGanTraining,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    digest: str = "",
+) -> list[dict[str, float]]:
+    """Train both networks in place; return what was measured, one entry per evaluation.
+
+    checkpoint  folder whose state is taken up if there is one, and written every `checkpoint_every` steps
+    digest      names settings and cells; a checkpoint of others is refused
+    Raises InputError for cells without control or treatment, and where a loss is not finite.
+    """
+    device = choose_device(settings.device)
+    with seeded(seed, device):
+        trainer = _Trainer(generator.to(device), critic.to(device), cells.to(device), settings, seed=seed)
+        if checkpoint is not None:
+            load_state(checkpoint, trainer, digest=digest)
+        while trainer.step < settings.steps:
+            trainer.take_step()
+            if checkpoint is not None and trainer.step % settings.checkpoint_every == 0:
+                save_state(checkpoint, trainer, digest=digest)
+        trainer.finish()
+    generator.eval()
+    return trainer.history
+
+
+class _Trainer:
+    """Networks, optimisers and what is known so far of a run."""
+
+    def __init__(
+        self, generator: Generator, critic: Critic, cells: GanCells, settings: FilmGanTraining, *, seed: int
+    ) -> None:
+        self.generator, self.critic, self.cells, self.settings, self.seed = generator, critic, cells, settings, seed
+        self.step, self.history = 0, []
+        self.pairs = make_pairs(cells, settings)
+        self.scored = any(len(pair.held) for pair in self.pairs)
+        self.control = (cells.condition == cells.control).nonzero()[:, 0]
+        self.best, self.running = BestWeights(), RunningWeights(settings.ema)
+        decay = {"weight_decay": settings.weight_decay}
+        self.optimizer = make_optimizer("adamw", generator.parameters(), lr=settings.lr, **decay)
+        self.critic_optimizer = make_optimizer("adamw", critic.parameters(), lr=settings.critic_lr, **decay)
+        self.schedules = [
+            Schedule(settings.schedule, optimizer, steps=settings.steps, warmup=0.05)
+            for optimizer in (self.optimizer, self.critic_optimizer)
+        ]
+        self.axes = principal_axes(cells.x, AXES)[0]
+        self.means = [(self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs]
+        self._measure_no_change()
+
+    def take_step(self) -> None:
+        """Move the critic, then the generator; score the weights when it is time."""
+        torch.manual_seed(self.seed * STEP_SEEDS + self.step)
+        for schedule in self.schedules:
+            schedule.taken = self.step
+            schedule.before_step()
+        self.generator.train()
+        self.critic.train()
+        batch, critic_loss = draw_batch(self.pairs, self.settings), 0.0
+        made = self._fake(batch)
+        if self.settings.adversarial:
+            critic_loss = self._move(self.critic, self.critic_optimizer, self._critic_loss(batch, made[0].detach()))
+            for _ in range(self.settings.critic_steps - 1):
+                other = draw_batch(self.pairs, self.settings)
+                with torch.no_grad():
+                    fake = self._fake(other)[0]
+                critic_loss = self._move(self.critic, self.critic_optimizer, self._critic_loss(other, fake))
+        loss = self._move(self.generator, self.optimizer, self._generator_loss(batch, made))
+        self.running.see(self.generator)
+        self.step += 1
+        if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
+            self._evaluate(loss, critic_loss)
+
+    def finish(self) -> None:
+        """Put the best weights in place; where no cells are held out, the running mean of the last ones."""
+        (self.best if self.scored else self.running).restore(self.generator)
+
+    def _critic_loss(self, batch: Batch, fake: Tensor) -> Tensor:
+        code = self.cells.table[batch.after]
+        real = self.cells.x[batch.target].dense()
+        penalty = PENALTIES[self.settings.penalty](lambda x: self.critic(x, code), real, fake)
+        gap = self.critic(fake, code).mean() - self.critic(real, code).mean()
+        return gap + self.settings.penalty_weight * penalty
+
+    def _generator_loss(self, batch: Batch, made: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        weight, (k, size) = self.settings, (len(batch.pairs), self.settings.cells)
+        fake, expected, x, own = made
+        real = self.cells.x[batch.target].dense()
+        loss = x.new_zeros(())
+        if weight.moment:
+            wanted = torch.stack([self.means[number][1] - self.means[number][0] for number in batch.pairs.tolist()])
+            moved = (expected - x).view(k, size, -1).mean(dim=1)  # what the source cells differ in cancels
+            loss = loss + weight.moment * (moved - wanted).square().sum(1).mean() / self.no_change["moment"]
+        if weight.energy:
+            found = energy_loss((fake @ self.axes).view(k, size, -1), (real @ self.axes).view(k, size, -1))
+            loss = loss + weight.energy * found.mean() / self.no_change["energy"]
+        if weight.marginal:
+            found = marginal_loss(fake.view(k, size, -1), real.view(k, size, -1))
+            loss = loss + weight.marginal * found.mean() / self.no_change["marginal"]
+        if weight.adversarial:
+            loss = loss - weight.adversarial * self.critic(fake, self.cells.table[batch.after]).mean()
+        if weight.sober:
+            own = (own.mean() + self._own_anywhere(batch).mean()) / 2
+            loss = loss + weight.sober * own / self.no_change["moment"]
+        if weight.identity:
+            some, code = x[::IDENTITY], self.cells.table[batch.before[::IDENTITY]]
+            same = self.generator.generate(some, code, code, sample=False)
+            loss = loss + weight.identity * functional.l1_loss(same, some)
+        if weight.cycle:
+            loss = loss + weight.cycle * self._cycle(x, batch)
+        return loss
+
+    def _fake(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cells drawn, their mean over noise, the cells they come from, (k b, g) each; their own changes (k b,)."""
+        x, table, net = self.cells.x[batch.source].dense(), self.cells.table, self.generator
+        noise = torch.randn(len(x), net.sizes.latent, device=x.device) if net.sizes.noise else None
+        change = net(x, table[batch.before], table[batch.after], noise)
+        fake = change.apply(x, None if noise is None else torch.randn_like(x))
+        if self.settings.detection and net.sizes.noise:
+            fake = detect(fake, self.cells.least[batch.source])
+        return fake, change.apply(x), x, change.own
+
+    def _own_anywhere(self, batch: Batch) -> Tensor:
+        """Own changes of control cells of whatever context, those that were never treated among them: (cells,)."""
+        rows, table = _some(self.control, self.settings.cells), self.cells.table
+        after = table[batch.after[:: len(batch.pairs)][: len(rows)]]
+        return self.generator(self.cells.x[rows].dense(), table[[self.cells.control] * len(rows)], after).own
+
+    def _cycle(self, x: Tensor, batch: Batch) -> Tensor:
+        table = self.cells.table
+        here, there = table[batch.before], table[other_condition(batch.before, len(table))]
+        moved = self.generator.generate(x, here, there, sample=False)
+        return functional.l1_loss(self.generator.generate(moved, there, here, sample=False), x)
+
+    def _move(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            what = f"Loss of the {type(net).__name__.lower()} is {value} in step {self.step + 1}."
+            raise InputError(f"{what} Lower the learning rates ({self.settings.lr}, {self.settings.critic_lr}).")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=list(net.parameters()))
+        nn.utils.clip_grad_norm_(net.parameters(), self.settings.clip)
+        optimizer.step()
+        return value
+
+    def _evaluate(self, loss: float, critic_loss: float) -> None:
+        """Note where training stands; held-out cells, and no loss of a GAN, choose the weights (R29)."""
+        facts = {"step": self.step, "loss": loss, "critic_loss": critic_loss}
+        if self.scored:
+            kept = {name: value.clone() for name, value in self.generator.state_dict().items()}
+            self.running.restore(self.generator)
+            facts["held_out_energy"] = self.held_out_energy()
+            self.best.see(facts["held_out_energy"], self.generator)
+            self.generator.load_state_dict(kept)
+        self.history.append(facts)
+
+    @torch.no_grad()
+    def held_out_energy(self) -> float:
+        """Energy distance of drawn cells from held-out treated ones, mean over pairs of groups; no change costs 1."""
+        self.generator.eval()
+        torch.manual_seed(self.seed)  # the same noise every time: weights are compared, not draws
+        found = []
+        for pair in self.pairs:
+            if len(pair.held):
+                rows = pair.source[:SCORED]
+                x = self.cells.x[rows].dense()
+                codes = (self.cells.table[[number] * len(rows)] for number in (pair.before, pair.after))
+                fake = self.generator.generate(x, *codes, sample=True)
+                if self.settings.detection and self.generator.sizes.noise:
+                    fake = detect(fake, self.cells.least[rows])
+                real = self.cells.x[pair.held].dense()
+                found.append(energy_loss((fake @ self.axes)[None], (real @ self.axes)[None])[0])
+        return float(torch.stack(found).mean() / self.no_change["energy"])
+
+    def _measure_no_change(self) -> None:
+        """What each distance would be if every cell stayed as it is."""
+        moment = torch.stack([(after - before).square().sum() for before, after in self.means]).mean()
+        batches = [draw_batch(self.pairs, self.settings) for _ in range(8)]
+        energy, marginal = [], []
+        for batch in batches:
+            a, b = (self.cells.x[rows].dense() for rows in (batch.source, batch.target))
+            a, b = (part.view(len(batch.pairs), self.settings.cells, -1) for part in (a, b))
+            energy.append(energy_loss(a @ self.axes, b @ self.axes).mean())
+            marginal.append(marginal_loss(a, b).mean())
+        parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
+        self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
+        return torch.stack(parts).sum(dim=0) / len(rows)
+
+
+def principal_axes(x: SparseRows, count: int) -> tuple[Tensor, Tensor]:
+    """First principal axes of cells (g, k), k at most `count`, and how far cells spread along each (k,)."""
+    rows = torch.randperm(len(x))[:AXES_CELLS].to(x.device)
+    dense = x[rows].dense()
+    _, size, axes = torch.pca_lowrank(dense, q=min(count, *dense.shape), niter=4)
+    return axes, size / math.sqrt(len(rows))
+
+
+def _some(rows: Tensor, size: int) -> Tensor:
+    """Draw rows, none twice while there are enough."""
+    if len(rows) >= size:
+        return rows[torch.randperm(len(rows))[:size].to(rows.device)]
+    return rows[torch.randint(len(rows), (size,)).to(rows.device)]
