@@ -15,9 +15,10 @@ NAMES = list(entries())
 QUICK = {  # settings that make a model fit in a second on a few hundred cells
     "zinb-vae": {"hidden": 8, "latent": 3, "training": {"epochs": 4}},
     "gene-regression": {"hidden": 4, "training": {"epochs": 3}},
+    "film-gan": {"hidden": 8, "latent": 3, "training": {"steps": 6, "cells": 8, "evaluate_every": 3}},
 }
 ASKED = {"gene-regression": "GENE0002=12"}  # a condition in the model's own grammar; the others know `up`
-LOGS = {"no-change", "mean-shift", "quantile-map"}  # read log1p values as well as counts
+LOGS = {"film-gan", "no-change", "mean-shift", "quantile-map"}  # read log1p values as well as counts
 
 
 def quick(name):
@@ -122,13 +123,21 @@ def test_unfitted_use_is_refused(name, control, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_log_values_are_refused_by_models_of_counts(name, fitted, control):
-    logs = replace(control, x=csr_array(np.log1p(dense(control))), unit="log1p")
+def test_units_are_never_mixed(name, fitted, cells):
+    """Log values are refused by models of counts; the others give back the unit they were fitted to."""
+    logs = replace(cells, x=csr_array(np.log1p(dense(cells))), unit="log1p")
+    with pytest.raises(InputError, match=r"counts.*got log1p values"):
+        fitted[name].predict(logs.take(logs.untreated), asked(name), seed=0)
     if name not in LOGS:
         with pytest.raises(InputError, match=r"reads counts, got log1p values"):
             quick(name).fit(logs, seed=0)
-    with pytest.raises(InputError, match=r"counts.*got log1p values"):
-        fitted[name].predict(logs, asked(name), seed=0)
+        return
+    model = quick(name).fit(logs, seed=0)
+    got = model.predict(logs.take(logs.untreated), asked(name), seed=0)
+    assert got.unit == "log1p"
+    assert (dense(got) >= 0).all()
+    with pytest.raises(InputError, match=r"log1p values, got counts"):
+        model.predict(cells.take(cells.untreated), asked(name), seed=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
