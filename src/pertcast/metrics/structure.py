@@ -1,0 +1,139 @@
+"""Metrics of two samples of cells: how well the pattern over genes is met, the change from untreated cells above all.
+
+Every metric takes `y_true` (n, g) and `y_pred` (m, g), those of a change `y_control` (c, g) too: dense or scipy sparse,
+cells in rows, the same genes in the same order, one unit. Cells are not paired. NaN and infinity are refused.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from pertcast.errors import InputError
+from pertcast.metrics.distribution import Cellwise, _blocks, _drawn, _pair
+from pertcast.types import Floats
+
+MOST_CELLS = 2000  # a side of the maximum mean discrepancy, whose cost grows with the product of both numbers
+
+
+def r2_of_means(*, y_true: Cellwise, y_pred: Cellwise) -> float:
+    """Coefficient of determination of gene means.
+
+    Definition: 1 - sum (p - t)^2 / sum (t - mean t)^2 over genes, t and p the means of truth and prediction. Range
+    minus infinity to 1, best 1, no unit. A prediction twice or ten above the truth loses it, unlike the squared Pearson
+    (R31). High for every sound profile, as genes differ in mean: read it beside no change. NaN where all t are alike.
+    Source: S003-09.
+    """
+    t, p = _two_means(y_true, y_pred)
+    return _ratio(np.square(p - t).sum(), np.square(t - t.mean()).sum())
+
+
+def squared_pearson_of_means(*, y_true: Cellwise, y_pred: Cellwise) -> float:
+    """Squared Pearson correlation of gene means; many papers call this R2, and it is not.
+
+    Range 0 to 1, best 1, no unit. Blind to scale, offset and sign. NaN where either side's means are all alike.
+    Source: S003-09, R31.
+    """
+    return _pearson(*_two_means(y_true, y_pred)) ** 2
+
+
+def delta_pearson(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
+    """Pearson correlation over genes of the changes of means from control, true and predicted.
+
+    Range -1 to 1, best 1, no unit; NaN where a side has no change at all, as no change has. Truth and prediction
+    subtract the same control, so noise of its means raises it: few control cells flatter. Blind to the change's size.
+    Source: S003-09; Roohani et al. 2023, doi:10.1038/s41587-023-01905-6.
+    """
+    t, p, c = _three_means(y_true, y_pred, y_control)
+    return _pearson(t - c, p - c)
+
+
+def skill_of_means(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
+    """Share of the change that the prediction gets right: 0 is no change, 1 perfect.
+
+    Definition: 1 - sum (p - t)^2 / sum (c - t)^2 over genes. Range minus infinity to 1, best 1, no unit; NaN where the
+    truth does not differ from the control. The squared error's skill score: Murphy 1988,
+    doi:10.1175/1520-0493(1988)116<2417:SSBOTM>2.0.CO;2.
+    """
+    t, p, c = _three_means(y_true, y_pred, y_control)
+    return _ratio(np.square(p - t).sum(), np.square(c - t).sum())
+
+
+def top_genes_overlap(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise, k: int = 20) -> float:
+    """Share of the k most differential genes of the truth that are among the k of the prediction.
+
+    Both are ranked by Welch's |t| against the control; of equal ones the first gene counts. Range 0 to 1, best 1, a
+    share; by chance k / g. Says nothing of direction. Source: S003-09.
+    Raises InputError for k beyond the number of genes, and for a side with fewer than 2 cells.
+    """
+    sides = _pair(y_true, y_pred)
+    control = _pair(y_true, y_control)[1]
+    genes = sides[0].shape[1]
+    if not 1 <= k <= genes:
+        raise InputError(f"Overlap of the top k genes needs k from 1 to the number of genes, {genes}; got {k}.")
+    tops = [set(np.argsort(-welch_t(side, control), kind="stable")[:k].tolist()) for side in sides]
+    return len(tops[0] & tops[1]) / k
+
+
+def welch_t(a: Cellwise, b: Cellwise) -> Floats:
+    """Return |t| of Welch's test of every gene: (n, g), (m, g) -> (g,).
+
+    0 where neither side varies and means agree, infinite where they do not. Raises InputError for fewer than 2 cells.
+    """
+    if min(a.shape[0], b.shape[0]) < 2:
+        raise InputError(f"Welch's t needs at least 2 cells a side, got {a.shape[0]} and {b.shape[0]}.")
+    found = []
+    for one, other in _blocks(*_pair(a, b)):
+        gap = np.abs(one.mean(axis=0) - other.mean(axis=0))
+        noise = np.sqrt(one.var(axis=0, ddof=1) / len(one) + other.var(axis=0, ddof=1) / len(other))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.where(gap == 0, 0.0, gap / noise))
+    return np.concatenate(found)
+
+
+def mmd(
+    *, y_true: Cellwise, y_pred: Cellwise, width: float | None = None, seed: int = 0, most: int = MOST_CELLS
+) -> float:
+    """Squared maximum mean discrepancy of the two samples, Gaussian kernel, all genes together.
+
+    Definition: mean k(x, x') + mean k(y, y') - 2 mean k(x, y) over different cells, k = exp(-d^2 / (2 width^2));
+    without bias, so it may lie a little below 0. Range about 0 to 2, best 0, no unit.
+    width       None: the median distance of different true cells; it depends on the truth alone, so that predictions
+                are compared by one kernel
+    seed, most  of a side with more cells, `most` are drawn; the draw does not depend on the order of the cells
+    Source: Gretton et al. 2012, Journal of Machine Learning Research 13:723-773.
+    Raises InputError for fewer than 2 cells a side, and where all true cells are alike and no width is given.
+    """
+    x, y = (_drawn(side, seed, most) for side in _pair(y_true, y_pred))
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise InputError(f"The maximum mean discrepancy needs at least 2 cells a side, got {n} and {m}.")
+    within_x = cdist(x, x)
+    width = float(np.median(within_x[np.triu_indices(n, 1)])) if width is None else width
+    if not width > 0:
+        raise InputError(f"The kernel's width must be above 0, got {width}. Give one where true cells are alike.")
+    mean_x, mean_y = ((_kernel(d, width).sum() - len(d)) / (len(d) * (len(d) - 1)) for d in (within_x, cdist(y, y)))
+    return float(mean_x + mean_y - 2 * _kernel(cdist(x, y), width).mean())
+
+
+def _kernel(distance: Floats, width: float) -> Floats:
+    return np.exp(-np.square(distance) / (2 * width**2))
+
+
+def _two_means(y_true: Cellwise, y_pred: Cellwise) -> tuple[Floats, Floats]:
+    pairs = [(a.mean(axis=0), b.mean(axis=0)) for a, b in _blocks(*_pair(y_true, y_pred))]
+    return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
+
+
+def _three_means(y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> tuple[Floats, Floats, Floats]:
+    return *_two_means(y_true, y_pred), _two_means(y_true, y_control)[1]
+
+
+def _pearson(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt(np.square(a).sum() * np.square(b).sum())
+    return float(a @ b / size) if size > 0 else float("nan")
+
+
+def _ratio(error: float, whole: float) -> float:
+    return float(1 - error / whole) if whole > 0 else float("nan")
