@@ -143,3 +143,21 @@ def test_some_cells_can_be_chosen(data, tmp_path):
         read_expression(path, where={"drg": "x", "type": "C"})
     with pytest.raises(InputError, match="no cell has drug=y and type=T"):
         read_expression(path, where={"drug": "y", "type": "T"})
+
+
+@pytest.mark.real_data
+def test_measured_cells_are_read(real_data):
+    """Raw counts of one study and log values of another, as their files say."""
+    kang = real_data / "kang" / "kang_ifnb_2000.h5ad"
+    labels = ad.read_h5ad(kang, backed="r").obs["condition"].astype(str)
+    control = min(set(labels), key=lambda name: ("stim" in name.lower(), name))
+    cells = read_cells(kang, condition_key="condition", control=control, context_key="cell_type", need_treated=True)
+    assert cells.x.shape == (2000, 13215)
+    assert cells.unit == "counts"
+    assert len(set(cells.context)) == 13
+    assert cells.untreated.sum() == (labels == control).sum()
+    lines = real_data / "perturbseq" / "four_lines_5961.h5ad"
+    obs = ad.read_h5ad(lines, backed="r").obs
+    got = read_cells(lines, condition_key="condition", control=str(obs["condition"].mode()[0]), context_key="cell_type")
+    assert got.unit == "log1p"
+    assert len(set(got.context)) == 4
