@@ -1,0 +1,52 @@
+"""Cells as networks on a log scale read them, and the way back to the unit they came in."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from pertcast.types import Cells, Floats
+
+TOTAL = 1e4  # counts a cell is scaled to before log1p
+
+
+def as_log1p(cells: Cells) -> csr_array:
+    """Return log1p of counts per 10,000; log1p values as they are: (n, g) float32."""
+    if cells.unit == "log1p":
+        return csr_array(cells.x, dtype=np.float32)
+    x = csr_array(cells.x, dtype=np.float64)
+    x.data = np.log1p(x.data * np.repeat(TOTAL / total_counts(cells), np.diff(x.indptr)))
+    return x.astype(np.float32)
+
+
+def from_log1p(x: Floats, cells: Cells, *, rng: np.random.Generator | None = None) -> Floats:
+    """Turn log1p values (n, g) back into the unit of the cells they stand for: (n, g) float32.
+
+    rng  counts are rounded up or down by chance, so that their mean stays; None: expected counts
+    Of counts, a cell keeps the depth it was measured at.
+    """
+    if cells.unit == "log1p":
+        return x.astype(np.float32)
+    counts = np.maximum(np.expm1(x.astype(np.float64)), 0) * total_counts(cells)[:, None] / TOTAL
+    if rng is not None:
+        whole = np.round(counts)  # a value that is one count up to rounding is that count
+        counts = np.where(np.abs(counts - whole) < 1e-3, whole, np.floor(counts + rng.random(counts.shape)))
+    return counts.astype(np.float32)
+
+
+def single_counts(cells: Cells) -> Floats:
+    """Value of a single count in each cell on the log1p scale; of log1p values the smallest above 0: (n, 1).
+
+    It is 0 in a cell without any.
+    """
+    if cells.unit == "counts":
+        return np.log1p(TOTAL / total_counts(cells))[:, None].astype(np.float32)
+    x = csr_array(cells.x)
+    parts = (x.data[a:b] for a, b in zip(x.indptr, x.indptr[1:], strict=False))
+    least = np.array([part[part > 0].min(initial=np.inf) for part in parts])
+    return np.where(np.isinf(least), 0, least)[:, None].astype(np.float32)
+
+
+def total_counts(cells: Cells) -> Floats:
+    """Counts of each cell, at least 1: (n,)."""
+    return np.maximum(np.asarray(cells.x.sum(axis=1), dtype=np.float64).ravel(), 1.0)
