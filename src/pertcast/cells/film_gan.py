@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.sparse import csr_array
 
+from pertcast.cells.found_contexts import found_contexts
 from pertcast.cells.registry import register
 from pertcast.errors import InputError, NotFittedError, shorten
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
 from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, detect
-from pertcast.nn.film_gan_fit import FilmGanTraining, GanCells, fit_film_gan, principal_axes
+from pertcast.nn.film_gan_batches import FilmGanTraining, GanCells
+from pertcast.nn.film_gan_fit import fit_film_gan, principal_axes
 from pertcast.nn.fit import choose_device, seeded
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats
@@ -29,6 +32,7 @@ TOTAL = 1e4  # counts a cell is scaled to before log1p
 class FilmGanConfig(FilmGanSizes):
     """Sizes of the networks, and how they are trained."""
 
+    find_contexts: int = Field(0, ge=0)  # so many groups of like cells are found and take the place of labels; 0: none
     training: FilmGanTraining = FilmGanTraining()
 
 
@@ -37,9 +41,10 @@ class FilmGan:
     """Conditional GAN whose generator modulates the source cell: max(0, gamma * x + beta), gene by gene.
 
     The cell's own profile is all that is known of its context, so contexts that were never treated, or never seen, can
-    be asked for, and labels of contexts only balance the training (S000-08). Counts are read as log1p of counts per
-    10,000 and turned back; log1p values are taken as they are. The critic is one objective beside others that compare
-    samples of cells directly. Weights are chosen by the energy distance from held-out treated cells.
+    be asked for. Labels of contexts only balance the training, and may be found from the cells themselves (S000-08).
+    Counts are read as log1p of counts per 10,000 and turned back; log1p values are taken as they are. The critic is one
+    objective beside others that compare samples of cells directly; weights are chosen by the energy distance from
+    held-out treated cells.
     Conditions: `A`, `A+B`, `A@0.5` (a dose or a time); see `ConditionSpace`.
 
     Sources: system 000 (CellGen); Perez et al. 2018, arXiv:1709.07871; Gulrajani et al. 2017, arXiv:1704.00028.
@@ -72,6 +77,9 @@ class FilmGan:
         config, settings = self.config, self.config.training
         self.genes, self.unit = cells.genes, cells.unit
         self.space = ConditionSpace.of(cells.condition, control=cells.control, vectors=self.vectors)
+        if config.find_contexts:
+            found = found_contexts(_log1p(cells), cells, count=config.find_contexts, seed=seed)
+            cells = replace(cells, context=found).take(found != "stray")
         data = _gan_cells(cells, self.space)
         mean = torch.tensor(np.asarray(_log1p(cells).mean(axis=0)).ravel(), dtype=torch.float32)
         with seeded(seed):
@@ -239,12 +247,10 @@ def _check(cells: Cells) -> None:
     if not len(cells):
         problem = "no cells. Give at least one."
     elif cells.x.nnz and (not np.isfinite(cells.x.data).all() or cells.x.data.min() < 0):
-        problem = (
-            f"values that are negative or not finite, first {shorten(_bad(cells.x.data))}. Give {cells.unit} values."
-        )
+        problem = f"values below 0 or not finite, first {shorten(_bad(cells.x.data))}. Give {cells.unit} values."
     if problem:
         raise InputError(f"FiLM-GAN was given {problem}")
 
 
 def _bad(values: Floats) -> list[float]:
-    return values[~np.isfinite(values) | (values < 0)][:3].tolist()
+    return values[~np.isfinite(values) | (values < 0)][:1].tolist()

@@ -14,6 +14,7 @@ from pertcast.config import Config
 from pertcast.nn.film import Film, InjectNoise, ScaledLeakyReLU
 from pertcast.nn.gene_attention import GatedGeneAttention
 
+SPEED = 5.0  # how much faster than a weight the shift that all cells share may move: it has whole units to go
 SPREAD_START = -3.0  # softplus of it, 0.05, is the first spread of the noise of a gene
 
 
@@ -129,7 +130,7 @@ class Generator(nn.Module):
         """
         latent, mixed = self.trunk(x, torch.cat([source, target], dim=1))
         latent = self.latent_noise(latent, noise)
-        gain, shift = self.of_condition(target - source).chunk(2, dim=1)  # (n, g) each
+        gain, shift = (SPEED * self.of_condition(target - source)).chunk(2, dim=1)  # (n, g) each
         own_gain, own_shift = self.decode_gamma(latent), self.decode_beta(latent)
         if mixed is not None:
             own_shift = own_shift + self.attention_gate * mixed
@@ -138,6 +139,19 @@ class Generator(nn.Module):
         spread = functional.softplus(self.spread(latent)) if self.sizes.noise else None
         own = (own_shift.square() + own_gain.square() + gain.square()).sum(dim=1)
         return Modulation(gamma, shift + own_shift, spread, own)
+
+    @torch.no_grad()
+    def start_from(self, change: Tensor, shift: Tensor, weight: Tensor) -> None:
+        """Set the shift that all cells share by weighted ridge regression on what was measured.
+
+        change  (p, c)  code after less code before
+        shift   (p, g)  difference of gene means
+        weight  (p,)    how much each counts
+        """
+        weighted = change.T * weight
+        ridge = 1e-3 * weight.sum() * torch.eye(change.shape[1], device=change.device)
+        found = torch.linalg.solve(weighted @ change + ridge, weighted @ shift)  # (c, g)
+        self.of_condition.weight[len(shift[0]) :] = found.T / SPEED
 
     def generate(self, x: Tensor, source: Tensor, target: Tensor, *, sample: bool) -> Tensor:
         """Cells under the target: drawn if `sample` and noise is on, else their mean over genes' noise: (n, g)."""

@@ -7,20 +7,17 @@ from its checkpoint ends with the very weights of a run that was not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.conditions import other_condition
 from pertcast.nn.film import divergence_penalty, gradient_penalty
 from pertcast.nn.film_gan import Critic, Generator, detect
+from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, GanCells, draw_batch, make_pairs, some_of
 from pertcast.nn.film_gan_state import load_state, save_state
 from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
 from pertcast.nn.optim import Schedule, make_optimizer
@@ -33,128 +30,6 @@ SCORED = 400  # source cells of a pair of groups that are predicted to score the
 IDENTITY = 4  # one source cell in so many is also asked to stay what it is
 PENALTIES = {"gradient": gradient_penalty, "divergence": divergence_penalty}
 STEP_SEEDS = 1_000_003  # steps of different seeds draw differently
-
-
-class FilmGanTraining(Config):
-    """How both networks are trained, and what the generator is asked for.
-
-    Moment, energy and marginal terms are divided by what no change would cost, so a weight of 1 means the same
-    everywhere.
-    """
-
-    steps: int = Field(800, ge=1)
-    groups: int = Field(4, ge=1)  # pairs of groups (context, condition before and after) a step
-    cells: int = Field(32, ge=2)  # of each group
-    balanced: bool = True  # all pairs of groups count alike; else by their number of treated cells
-    directions: Literal["from-control", "any"] = "from-control"
-    moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per pair of groups
-    energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
-    marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
-    adversarial: float = Field(0.02, ge=0)  # weight: minus the critic's score
-    sober: float = Field(1.0, ge=0)  # weight: squared size of all that is more than one shift for all cells
-    identity: float = Field(0.1, ge=0)  # weight: what a cell loses on the way to its own condition
-    cycle: float = Field(0.0, ge=0)  # weight: what a cell loses on the way to another condition and back
-    detection: bool = True  # values below a single count are shown as 0 or as one count while training and drawing
-    critic_steps: int = Field(1, ge=1)  # before each step of the generator
-    penalty: Literal["gradient", "divergence"] = "gradient"
-    penalty_weight: float = Field(10.0, ge=0)
-    lr: float = Field(1e-3, gt=0)
-    critic_lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    schedule: Literal["constant", "cosine"] = "cosine"
-    clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.98, ge=0, lt=1)  # of the generator's weights that are scored and kept; 0: the weights as is
-    valid_share: float = Field(0.1, ge=0, lt=1)  # of the treated cells of each group that choose the weights; 0: last
-    evaluate_every: int = Field(50, ge=1)  # steps
-    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class GanCells:
-    """Training cells on the log1p scale, and what was done to them."""
-
-    x: SparseRows  # (n, g)
-    condition: Tensor  # (n,) int64  row of `table`
-    context: Tensor  # (n,) int64
-    least: Tensor  # (n, 1)  value of a single count; 0 where unknown
-    table: Tensor  # (k, c)  codes of the conditions
-    control: int  # row of `table`
-
-    def to(self, device: torch.device) -> GanCells:
-        parts = (part.to(device) for part in (self.x, self.condition, self.context, self.least, self.table))
-        return GanCells(*parts, self.control)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Cells of one context before and after: unpaired, one by one."""
-
-    source: Tensor  # (a,)  rows
-    target: Tensor  # (b,)  rows to train on
-    held: Tensor  # (v,)  treated rows that only score
-    before: int  # conditions
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Equally many cells of each of k pairs of groups: rows, conditions and pairs."""
-
-    source: Tensor  # (k b,)
-    target: Tensor  # (k b,)
-    before: Tensor  # (k b,)
-    after: Tensor  # (k b,)
-    pairs: Tensor  # (k,)
-
-
-def make_pairs(cells: GanCells, settings: FilmGanTraining) -> list[Pair]:
-    """Find which groups of cells turn into which; a context without control cells starts from all control cells.
-
-    Of each treated group `valid_share` is held out to score the weights where at least 2 cells remain on either side.
-    Raises InputError where nothing was treated or there is no control cell.
-    """
-    control = (cells.condition == cells.control).nonzero()[:, 0]
-    treated = (cells.condition != cells.control).nonzero()[:, 0]
-    if not len(control) or not len(treated):
-        found = f"{len(control)} control cells and {len(treated)} treated ones"
-        raise InputError(f"A FiLM-GAN learns from cells before and after; got {found}. Give at least one of each.")
-    groups: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-    for context, condition in torch.stack([cells.context, cells.condition], 1).unique(dim=0).tolist():
-        rows = ((cells.context == context) & (cells.condition == condition)).nonzero()[:, 0]
-        held = 0 if condition == cells.control else round(settings.valid_share * len(rows))
-        held = held if held >= 2 and len(rows) - held >= 2 else 0
-        rows = rows[torch.randperm(len(rows)).to(rows.device)]
-        groups[context, condition] = rows[held:], rows[:held]
-    pairs = []
-    for (context, after), (target, held) in groups.items():
-        befores = [before for where, before in groups if where == context and before != after]
-        if settings.directions == "from-control":
-            befores = [cells.control] if after != cells.control else []
-        for before in befores:
-            source = groups[context, before][0] if (context, before) in groups else control
-            pairs.append(Pair(source, target, held, before, after))
-    return pairs
-
-
-def draw_batch(pairs: list[Pair], settings: FilmGanTraining) -> Batch:
-    """Draw a batch: each pair of groups gives `cells` cells before and as many after (S000-14)."""
-    k = min(settings.groups, len(pairs))
-    if settings.balanced:
-        chosen = torch.randperm(len(pairs))[:k]
-    else:
-        chosen = torch.multinomial(torch.tensor([float(len(pair.target)) for pair in pairs]), k, replacement=True)
-    picked = [pairs[number] for number in chosen.tolist()]
-    size, device = settings.cells, picked[0].source.device
-
-    def labels(numbers: list[int]) -> Tensor:
-        return torch.tensor(numbers, device=device).repeat_interleave(size)
-
-    return Batch(
-        torch.cat([_some(pair.source, size) for pair in picked]),
-        torch.cat([_some(pair.target, size) for pair in picked]),
-        labels([pair.before for pair in picked]), labels([pair.after for pair in picked]), chosen,
-    )  # fmt: skip
 
 
 def fit_film_gan(
@@ -209,6 +84,8 @@ class _Trainer:
         self.axes = principal_axes(cells.x, AXES)[0]
         self.means = [(self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs]
         self._measure_no_change()
+        if settings.warm_start:
+            self._start()
 
     def take_step(self) -> None:
         """Move the critic, then the generator; score the weights when it is time."""
@@ -284,7 +161,7 @@ class _Trainer:
 
     def _own_anywhere(self, batch: Batch) -> Tensor:
         """Own changes of control cells of whatever context, those that were never treated among them: (cells,)."""
-        rows, table = _some(self.control, self.settings.cells), self.cells.table
+        rows, table = some_of(self.control, self.settings.cells), self.cells.table
         after = table[batch.after[:: len(batch.pairs)][: len(rows)]]
         return self.generator(self.cells.x[rows].dense(), table[[self.cells.control] * len(rows)], after).own
 
@@ -336,7 +213,8 @@ class _Trainer:
 
     def _measure_no_change(self) -> None:
         """What each distance would be if every cell stayed as it is."""
-        moment = torch.stack([(after - before).square().sum() for before, after in self.means]).mean()
+        weight = torch.tensor([pair.weight(self.settings.cells) for pair in self.pairs], device=self.axes.device)
+        moment = torch.stack([(after - before).square().sum() for before, after in self.means]) @ weight / weight.sum()
         batches = [draw_batch(self.pairs, self.settings) for _ in range(8)]
         energy, marginal = [], []
         for batch in batches:
@@ -346,6 +224,12 @@ class _Trainer:
             marginal.append(marginal_loss(a, b).mean())
         parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
         self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
+
+    def _start(self) -> None:
+        shift = torch.stack([after - before for before, after in self.means])
+        change = torch.stack([self.cells.table[pair.after] - self.cells.table[pair.before] for pair in self.pairs])
+        weight = torch.tensor([pair.weight(self.settings.cells) for pair in self.pairs], device=shift.device)
+        self.generator.start_from(change, shift, weight)
 
     def _mean(self, rows: Tensor) -> Tensor:
         parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
@@ -358,10 +242,3 @@ def principal_axes(x: SparseRows, count: int) -> tuple[Tensor, Tensor]:
     dense = x[rows].dense()
     _, size, axes = torch.pca_lowrank(dense, q=min(count, *dense.shape), niter=4)
     return axes, size / math.sqrt(len(rows))
-
-
-def _some(rows: Tensor, size: int) -> Tensor:
-    """Draw rows, none twice while there are enough."""
-    if len(rows) >= size:
-        return rows[torch.randperm(len(rows))[:size].to(rows.device)]
-    return rows[torch.randint(len(rows), (size,)).to(rows.device)]
