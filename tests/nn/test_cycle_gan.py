@@ -14,8 +14,8 @@ from pertcast.config import load_cell_recipe
 from pertcast.errors import InputError
 from pertcast.nn import cycle_gan_fit
 from pertcast.nn.cycle_gan import Critic, CycleGanSizes, CycleNets, Recogniser, Translator, condition_loss
-from pertcast.nn.cycle_gan_batches import draw_batch, find_pairs
-from pertcast.nn.cycle_gan_fit import CycleGanTraining, fit_cycle_gan
+from pertcast.nn.cycle_gan_batches import CycleGanTraining, draw_batch, find_pairs
+from pertcast.nn.cycle_gan_fit import fit_cycle_gan
 from pertcast.nn.film_gan_fit import GanCells
 from pertcast.nn.sparse_rows import SparseRows
 
@@ -82,7 +82,7 @@ def test_published_sizes_are_a_preset():
     "change",
     [
         {"hidden": (8, 8)}, {"latent": 5}, {"embedding": 4}, {"residual_blocks": 2}, {"attention": True},
-        {"batch_norm": True}, {"axes": 0}, {"output": "identity"},
+        {"batch_norm": True}, {"axes": 0}, {"output": "identity"}, {"profile": False},
     ],
 )  # fmt: skip
 def test_every_size_changes_the_translator(change):
@@ -262,6 +262,7 @@ def nets_for(cells: GanCells, *, spectral: bool = True, **sizes) -> CycleNets:
         {"detection": False}, {"lr": 1e-2}, {"betas": (0.9, 0.99)}, {"weight_decay": 0.5}, {"critic_lr": 1e-2},
         {"schedule": "constant"}, {"schedule": "halving", "halve_every": 2}, {"clip": 0.01}, {"ema": 0.0},
         {"valid_share": 0.0}, {"groups": 1}, {"cells": 8}, {"sampling": "proportional"}, {"steps": 9},
+        {"start": "identity"}, {"linear_rate": 1.0},
     ],
 )  # fmt: skip
 def test_every_setting_of_training_changes_the_result(change, base):

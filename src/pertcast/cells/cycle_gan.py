@@ -20,7 +20,8 @@ from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
 from pertcast.nn.cycle_gan import UNKNOWN, CycleGanSizes, CycleNets
-from pertcast.nn.cycle_gan_fit import AdaptTraining, CycleGanTraining, fit_cycle_gan
+from pertcast.nn.cycle_gan_batches import AdaptTraining, CycleGanTraining
+from pertcast.nn.cycle_gan_fit import fit_cycle_gan
 from pertcast.nn.film_gan import detect
 from pertcast.nn.film_gan_fit import GanCells, principal_axes
 from pertcast.nn.fit import choose_device, seeded

@@ -33,6 +33,7 @@ class CycleGanSizes(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
     axes: int = Field(20, ge=0)  # principal axes of the untreated cells that encoders read; 0: all genes
     output: Literal["identity", "softplus", "residual"] = "residual"  # residual: the cell's own values, scaled, shifted
+    profile: bool = True  # residual: a change may hang linearly on the place on the axes; conditions x axes x genes
     use_context: bool = True  # whether translators are told the context, where it is known
     critic_hidden: tuple[int, ...] = Field((64, 32), min_length=1)
     recogniser_hidden: int = Field(64, ge=1)
@@ -58,8 +59,8 @@ class Translator(nn.Module):
 
     Encoder of expression, condition and context; mean and log-variance of three latents (expression, knock-out,
     noise); decoder of latents, condition and context. With the output `residual` a cell keeps its values, each gene
-    scaled and shifted: by the condition, the same for all cells, plus what the decoder makes of this cell. Both parts
-    start at 0, so the network starts as the identity.
+    scaled and shifted: by the condition, the same for all cells, by where the cell lies on the axes, and by what the
+    decoder makes of this cell. All parts start at 0, so the network starts as the identity.
 
     centre      (g,)  mean of the training cells, taken off before they are read
     axes        (g, k)  directions that the encoder reads; None: all genes
@@ -83,8 +84,10 @@ class Translator(nn.Module):
         residual = sizes.output == "residual"
         self.out = nn.Linear(sizes.hidden[-1], 2 * genes if residual else genes)
         self.of_condition = nn.Linear(code_width, 2 * genes, bias=False) if residual else None
+        linear = residual and axes is not None and sizes.profile
+        self.of_profile = nn.Linear(code_width * axes.shape[1], genes, bias=False) if linear else None
         if residual:
-            for zero in (self.out.weight, self.out.bias, self.of_condition.weight):
+            for zero in (self.out.weight, self.out.bias, *(p for net in self.linear() for p in net.parameters())):
                 nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, code: Tensor, context: Tensor, *, sample: bool = True) -> Translated:
@@ -101,7 +104,14 @@ class Translator(nn.Module):
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if sample else mean
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         out = self.out(self.decode(torch.cat([z.flatten(1), *told], dim=1)))
-        return self._on_scale(x, out, code, kl)
+        shift = None
+        if self.of_profile is not None:
+            shift = self.of_profile((code[:, :, None] * (read @ self.axes)[:, None]).flatten(1))
+        return self._on_scale(x, out, code, kl, shift)
+
+    def linear(self) -> list[nn.Linear]:
+        """Parts that a linear fit may begin with."""
+        return [net for net in (self.of_condition, self.of_profile) if net is not None]
 
     def latents(self, x: Tensor, code: Tensor, context: Tensor) -> dict[str, Tensor]:
         """Posterior means of the three latents: (n, latent) each."""
@@ -117,13 +127,14 @@ class Translator(nn.Module):
     def _known(self, context: Tensor) -> Tensor:
         return context if self.sizes.use_context else torch.full_like(context, UNKNOWN)
 
-    def _on_scale(self, x: Tensor, out: Tensor, code: Tensor, kl: Tensor) -> Translated:
+    def _on_scale(self, x: Tensor, out: Tensor, code: Tensor, kl: Tensor, linear: Tensor | None) -> Translated:
         none = x.new_zeros(len(x))
         if self.sizes.output == "identity":
             return Translated(out, kl, none)
         if self.sizes.output == "softplus":
             return Translated(functional.softplus(out), kl, none)
         shift, log_gain = (out + self.of_condition(code)).chunk(2, dim=1)  # (n, g) each
+        shift = shift if linear is None else shift + linear
         gain = torch.exp(MOST_LOG_GAIN * torch.tanh(log_gain / MOST_LOG_GAIN))
         return Translated(functional.relu(gain * x + shift), kl, out.square().sum(dim=1))
 

@@ -1,25 +1,70 @@
-"""Batches of unpaired single cells for the cycle-GAN: which cells are untreated, which perturbed, in equal groups."""
+"""How a cycle-GAN is trained, and its batches: which single cells are untreated, which perturbed, in equal groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.cycle_gan import UNKNOWN
 from pertcast.nn.film_gan_fit import GanCells
 
 
-class Drawing(Protocol):
-    """Settings of training that batches are drawn by."""
+class CycleGanTraining(Config):
+    """How the networks are trained, and what the translators are asked for.
 
-    groups: int
-    cells: int
-    sampling: str
-    context_dropout: float
+    Moment, energy, marginal and sober terms are divided by what no change would cost, so a weight of 1 means the same
+    everywhere.
+    """
+
+    steps: int = Field(300, ge=1)
+    start: Literal["identity", "linear"] = "linear"  # where residual translators begin: see `linear_start`
+    linear_rate: float = Field(0.1, ge=0)  # rate of the parts that began there, in units of `lr`
+    groups: int = Field(4, ge=1)  # pairs (context, condition) a step
+    cells: int = Field(32, ge=2)  # of each group and domain
+    sampling: Literal["balanced", "proportional"] = "balanced"  # rare contexts count alike, or by their cells
+    loss: Literal["lsgan", "wgan-gp"] = "lsgan"  # least squares and spectral norm, or Wasserstein and gradient penalty
+    adversarial: float = Field(0.05, ge=0)  # weight
+    cycle: float = Field(1.0, ge=0)  # weight: squared error of cells that were carried there and back
+    recognise: float = Field(0.02, ge=0)  # weight: cross-entropy of condition and context of translated cells
+    kl: float = Field(0.01, ge=0)  # weight: latents against the standard normal
+    identity: float = Field(0.2, ge=0)  # weight: squared error of cells of the domain that a translator leads to
+    moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per condition and context
+    energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
+    marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
+    sober: float = Field(0.3, ge=0)  # weight: what a cell's own code adds to the change that all cells share
+    context_dropout: float = Field(0.5, ge=0, le=1)  # share of groups that are not told their context
+    detection: bool = True  # values below a single count are shown as 0 or as one count
+    penalty_weight: float = Field(10.0, ge=0)  # of the gradient penalty
+    lr: float = Field(1e-3, gt=0)
+    critic_lr: float = Field(5e-4, gt=0)
+    betas: tuple[float, float] = (0.5, 0.9)
+    weight_decay: float = Field(1e-3, ge=0)
+    schedule: Literal["constant", "cosine", "halving"] = "cosine"
+    halve_every: int = Field(200, ge=1)  # steps, where the schedule is `halving`
+    clip: float = Field(1.0, gt=0)  # largest norm of the translators' gradient
+    ema: float = Field(0.98, ge=0, lt=1)  # of the translators' weights that are scored and kept; 0: the weights as is
+    valid_share: float = Field(0.1, ge=0, lt=1)  # of each pair's treated cells that choose the weights; 0: last ones
+    evaluate_every: int = Field(50, ge=1)  # steps
+    patience: int | None = Field(None, ge=1)  # evaluations without a gain after which training ends
+    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class AdaptTraining(CycleGanTraining):
+    """How a new context is learned by networks that know others: small steps, parts set free one after the other."""
+
+    steps: int = Field(200, ge=1)
+    lr: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    context_dropout: float = Field(0.0, ge=0, le=1)
+    unfreeze_every: int = Field(50, ge=1)  # steps: context embedding, then outputs, decoder, encoder
+    anchor: float = Field(100.0, ge=0)  # weight: squared distance of all other weights from where they were
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +131,7 @@ def find_pairs(cells: GanCells, *, valid_share: float) -> list[Pair]:
     return pairs
 
 
-def draw_batch(pairs: list[Pair], cells: GanCells, settings: Drawing) -> Batch:
+def draw_batch(pairs: list[Pair], cells: GanCells, settings: CycleGanTraining) -> Batch:
     """Draw `groups` measured pairs with `cells` cells of each domain, and one unmeasured pair where there is any."""
     known, others = [pair for pair in pairs if pair.known], [pair for pair in pairs if not pair.known]
     k = min(settings.groups, len(known))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.cycle_gan import UNKNOWN, CycleNets, Translated, condition_loss
-from pertcast.nn.cycle_gan_batches import Batch, Pair, draw_batch, find_pairs
+from pertcast.nn.cycle_gan_batches import AdaptTraining, Batch, CycleGanTraining, Pair, draw_batch, find_pairs
+from pertcast.nn.cycle_gan_start import linear_start
 from pertcast.nn.film import gradient_penalty
 from pertcast.nn.film_gan import detect
 from pertcast.nn.film_gan_fit import GanCells, principal_axes
@@ -31,58 +30,8 @@ SCORED = 400  # source cells of a pair that are translated to score the weights,
 IDENTITY = 4  # one cell in so many is also asked to stay what it is
 STEP_SEEDS = 1_000_003  # steps of different seeds draw differently
 STAGES = (  # parts of the translators by name, in the order in which a new context unfreezes them
-    ("context.",), ("out.", "of_condition."), ("decode.",), ("heads.", "encode.", "condition."),
+    ("context.",), ("out.", "of_condition.", "of_profile."), ("decode.",), ("heads.", "encode.", "condition."),
 )  # fmt: skip
-
-
-class CycleGanTraining(Config):
-    """How the networks are trained, and what the translators are asked for.
-
-    Moment, energy, marginal and sober terms are divided by what no change would cost, so a weight of 1 means the same
-    everywhere.
-    """
-
-    steps: int = Field(600, ge=1)
-    groups: int = Field(4, ge=1)  # pairs (context, condition) a step
-    cells: int = Field(32, ge=2)  # of each group and domain
-    sampling: Literal["balanced", "proportional"] = "balanced"  # rare contexts count alike, or by their cells
-    loss: Literal["lsgan", "wgan-gp"] = "lsgan"  # least squares and spectral norm, or Wasserstein and gradient penalty
-    adversarial: float = Field(0.05, ge=0)  # weight
-    cycle: float = Field(1.0, ge=0)  # weight: squared error of cells that were carried there and back
-    recognise: float = Field(0.02, ge=0)  # weight: cross-entropy of condition and context of translated cells
-    kl: float = Field(0.01, ge=0)  # weight: latents against the standard normal
-    identity: float = Field(0.2, ge=0)  # weight: squared error of cells of the domain that a translator leads to
-    moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per condition and context
-    energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
-    marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
-    sober: float = Field(0.3, ge=0)  # weight: what a cell's own code adds to the change that all cells share
-    context_dropout: float = Field(0.5, ge=0, le=1)  # share of groups that are not told their context
-    detection: bool = True  # values below a single count are shown as 0 or as one count
-    penalty_weight: float = Field(10.0, ge=0)  # of the gradient penalty
-    lr: float = Field(1e-3, gt=0)
-    critic_lr: float = Field(5e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.9)
-    weight_decay: float = Field(1e-3, ge=0)
-    schedule: Literal["constant", "cosine", "halving"] = "cosine"
-    halve_every: int = Field(200, ge=1)  # steps, where the schedule is `halving`
-    clip: float = Field(1.0, gt=0)  # largest norm of the translators' gradient
-    ema: float = Field(0.98, ge=0, lt=1)  # of the translators' weights that are scored and kept; 0: the weights as is
-    valid_share: float = Field(0.1, ge=0, lt=1)  # of each pair's treated cells that choose the weights; 0: last ones
-    evaluate_every: int = Field(50, ge=1)  # steps
-    patience: int | None = Field(None, ge=1)  # evaluations without a gain after which training ends
-    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class AdaptTraining(CycleGanTraining):
-    """How a new context is learned by networks that know others: small steps, parts set free one after the other."""
-
-    steps: int = Field(200, ge=1)
-    lr: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    context_dropout: float = Field(0.0, ge=0, le=1)
-    unfreeze_every: int = Field(50, ge=1)  # steps: context embedding, then outputs, decoder, encoder
-    anchor: float = Field(100.0, ge=0)  # weight: squared distance of all other weights from where they were
 
 
 def fit_cycle_gan(
@@ -128,12 +77,19 @@ class _Trainer:
         self.critic = nn.ModuleList([nets.critic_x, nets.critic_y, nets.recogniser])
         self.best, self.running = BestWeights(), RunningWeights(settings.ema)
         common = {"betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
-        self.optimizer = torch.optim.AdamW(self.generator.parameters(), lr=settings.lr, **common)
-        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=settings.critic_lr, **common)
+        linear = [p for net in self.generator for part in net.linear() for p in part.parameters()]
+        others = [p for p in self.generator.parameters() if all(p is not one for one in linear)]
+        groups = [{"params": others, "full": settings.lr}]
+        groups += [{"params": linear, "full": settings.lr * settings.linear_rate}] if linear else []
+        self.optimizer = torch.optim.AdamW(groups, **common)
+        critics = [{"params": list(self.critic.parameters()), "full": settings.critic_lr}]
+        self.critic_optimizer = torch.optim.AdamW(critics, **common)
         self.start = {name: value.detach().clone() for name, value in self.generator.named_parameters()}
         self.axes = principal_axes(cells.x, AXES)[0]
         self.means = {pair.key: (self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs if pair.known}
         self._measure_no_change()
+        if settings.start == "linear" and not isinstance(settings, AdaptTraining):
+            self._start_linear()
 
     def take_step(self) -> None:
         """Move the translators together, then critics and recogniser; score the weights when it is time."""
@@ -278,9 +234,8 @@ class _Trainer:
             factor = (1 + math.cos(math.pi * self.step / settings.steps)) / 2
         elif settings.schedule == "halving":
             factor = 0.5 ** (self.step // settings.halve_every)
-        for optimizer, lr in ((self.optimizer, settings.lr), (self.critic_optimizer, settings.critic_lr)):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * factor
+        for group in (*self.optimizer.param_groups, *self.critic_optimizer.param_groups):
+            group["lr"] = group["full"] * factor
 
     def _unfreeze(self) -> None:
         """Set free what an adaptation has come to; a first training moves everything."""
@@ -335,6 +290,27 @@ class _Trainer:
             marginal.append(marginal_loss(a, b).mean())
         parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
         self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
+
+    @torch.no_grad()
+    def _start_linear(self) -> None:
+        """Let translators begin with the changes of means: steps are small, changes are not."""
+        pairs = [pair for pair in self.pairs if pair.known]
+        means = [self.means[pair.key] for pair in pairs]
+        for net, sign, side in ((self.nets.forth, 1, 0), (self.nets.back, -1, 1)):
+            if net.of_condition is None:
+                return
+            profiles = torch.stack([mean[side] for mean in means]) - net.centre
+            profiles = profiles @ net.axes if net.of_profile is not None else profiles[:, :1] * 0
+            start = linear_start(
+                codes=self.cells.table[[pair.condition for pair in pairs]].double().cpu().numpy(),
+                profiles=profiles.double().cpu().numpy(),
+                changes=sign * torch.stack([after - before for before, after in means]).double().cpu().numpy(),
+                cells=np.array([min(len(pair.source), len(pair.target)) for pair in pairs]),
+                context=np.array([pair.context for pair in pairs]),
+            )
+            net.of_condition.weight[: len(net.centre)] = torch.tensor(start.common.T).to(net.centre)
+            if net.of_profile is not None:
+                net.of_profile.weight.copy_(torch.tensor(start.profile.reshape(-1, len(net.centre)).T))
 
     def _mean(self, rows: Tensor) -> Tensor:
         parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
