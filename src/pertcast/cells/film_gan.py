@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ TOTAL = 1e4  # counts a cell is scaled to before log1p
 class FilmGanConfig(FilmGanSizes):
     """Sizes of the networks, and how they are trained."""
 
+    numbers: Literal["log", "linear"] = "log"  # how doses and times of conditions count
     find_contexts: int = Field(0, ge=0)  # so many groups of like cells are found and take the place of labels; 0: none
     training: FilmGanTraining = FilmGanTraining()
 
@@ -76,7 +78,9 @@ class FilmGan:
         _check(cells)
         config, settings = self.config, self.config.training
         self.genes, self.unit = cells.genes, cells.unit
-        self.space = ConditionSpace.of(cells.condition, control=cells.control, vectors=self.vectors)
+        self.space = ConditionSpace.of(
+            cells.condition, control=cells.control, vectors=self.vectors, log=config.numbers == "log"
+        )
         if config.find_contexts:
             found = found_contexts(_log1p(cells), cells, count=config.find_contexts, seed=seed)
             cells = replace(cells, context=found).take(found != "stray")
