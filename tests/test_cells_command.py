@@ -40,7 +40,7 @@ def place(tmp_path_factory):
     write(make_cells(0, cells=360), folder / "train.h5ad")
     write(make_cells(1, cells=360), folder / "new.h5ad")
     done = pertcast(
-        "cells", "fit", "default", folder / "train.h5ad", *COLUMNS, *QUICK, "--out", folder / "run", "--json"
+        "cells", "fit", "zinb-vae", folder / "train.h5ad", *COLUMNS, *QUICK, "--out", folder / "run", "--json"
     )
     assert done.code == 0, done.err
     (folder / "fit.json").write_text(done.out)
@@ -76,7 +76,7 @@ def test_a_finished_run_is_not_fitted_again_and_another_is_refused(place):
 
 
 def test_same_seed_same_bytes(place, tmp_path):
-    arguments = ("cells", "fit", "default", place / "train.h5ad", *COLUMNS, *QUICK, "--out")
+    arguments = ("cells", "fit", "zinb-vae", place / "train.h5ad", *COLUMNS, *QUICK, "--out")
     assert pertcast(*arguments, tmp_path / "again").code == 0
     for name in ("DONE.json", "metrics.jsonl", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (place / "run" / name).read_bytes()
@@ -215,7 +215,7 @@ def test_presets_build_their_model(name):
 
 
 def test_a_preset_can_be_used_and_changed(place, tmp_path):
-    arguments = ("cells", "fit", "default", place / "train.h5ad", *COLUMNS, "--out", tmp_path / "run")
+    arguments = ("cells", "fit", "zinb-vae", place / "train.h5ad", *COLUMNS, "--out", tmp_path / "run")
     done = pertcast(*arguments, "--preset", "batch-corrected", "--set", "training.epochs=2", "--set", "hidden=8")
     assert done.code == 0, done.err
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["settings"]
@@ -226,7 +226,7 @@ def test_a_preset_can_be_used_and_changed(place, tmp_path):
 
 def test_wrong_input_is_refused_in_one_message(place, tmp_path):
     """Exit 2, nothing on stdout, no traceback, nothing left behind."""
-    fit = ("cells", "fit", "default", place / "train.h5ad")
+    fit = ("cells", "fit", "zinb-vae", place / "train.h5ad")
     out = ("--out", tmp_path / "run")
     refused(pertcast("cells", "fit", "zinb", place / "train.h5ad", *COLUMNS, *out), "Did you mean 'zinb-vae'")
     refused(pertcast(*fit[:3], place / "none.h5ad", *COLUMNS, *out), "does not exist")

@@ -26,7 +26,7 @@ from pertcast.io.single_cells import read_cells, read_expression, read_mean_shif
 from pertcast.metrics.distribution import DistributionScores, evaluate
 from pertcast.types import Cells, Floats
 
-DEFAULT = "zinb-vae"  # the model that we stand behind
+DEFAULT = "context-transfer"  # the model that we stand behind
 LEAST_CELLS = 4  # of the truth, to compare one half of it with the other
 JUDGED = ("mae_of_means", "wasserstein", "energy_distance", "zero_share_error")  # lower is better
 

@@ -33,7 +33,7 @@ class ContextTransferConfig(Config):
     most_controls: int = Field(2000, ge=1)  # untreated cells of a context that rates are searched on
 
 
-@register(NAME, config=ContextTransferConfig, seeded=True)
+@register(NAME, config=ContextTransferConfig)
 class ContextTransfer:
     """Counts of untreated cells, moved to the gene means that other contexts predict.
 
@@ -51,7 +51,7 @@ class ContextTransfer:
         self.control_total = np.zeros(0)  # (k,)
         self.control_context = np.zeros(0, dtype=object)  # (k,)
 
-    def fit(self, cells: Cells, *, seed: int) -> ContextTransfer:
+    def fit(self, cells: Cells, *, seed: int) -> ContextTransfer:  # noqa: ARG002 - the same whatever the seed
         """Measure means per context and condition. Raises InputError without cells."""
         self.seen = Seen.of(NAME, cells, ())
         counts, total = self._counts(cells)
@@ -63,7 +63,7 @@ class ContextTransfer:
             treated = cells.condition == condition
             groups = [np.flatnonzero(treated & (cells.context == name)) for name in self.means.contexts]
             self.dispersion[condition] = pooled_dispersion(counts, total, groups)
-        kept = self._kept(cells, seed)
+        kept = self._kept(cells)
         self.control, self.control_total = counts[kept], total[kept]
         self.control_context = cells.context[kept]
         return self
@@ -125,8 +125,12 @@ class ContextTransfer:
         rows = np.flatnonzero(self.control_context == context)
         rows = rows if len(rows) else np.arange(len(self.control_context))
         shift = self.means.shift(condition, context)
-        counts, total = self.control[rows], self.control_total[rows]
-        return find_moves(counts, total, shift, self.dispersion[condition], scale=SCALE, seed=SEED)
+        total, dispersion = self.control_total[rows], self.dispersion[condition]
+        order = np.argsort(self.seen.genes)  # random numbers go by name: the order of columns must not matter
+        counts = self.control[rows][:, order]
+        return find_moves(counts, total, shift[order], dispersion[order], scale=SCALE, seed=SEED).take(
+            np.argsort(order)
+        )
 
     def _counts(self, cells: Cells) -> tuple[csr_array, Floats]:
         """Counts (n, g), and what a cell's counts are divided by (n,)."""
@@ -137,9 +141,9 @@ class ContextTransfer:
             return cells.x, np.full(len(cells), SCALE)
         return cells.x, np.maximum(np.asarray(cells.x.sum(axis=1), float).ravel(), 1.0)
 
-    def _kept(self, cells: Cells, seed: int) -> np.ndarray:
+    def _kept(self, cells: Cells) -> np.ndarray:
         """Untreated cells, at most so many of each context."""
-        rng, kept = np.random.default_rng(seed), []
+        rng, kept = np.random.default_rng(SEED), []
         for name in self.means.contexts:
             rows = np.flatnonzero(cells.untreated & (cells.context == name))
             kept.append(np.sort(rng.permutation(rows)[: self.config.most_controls]))

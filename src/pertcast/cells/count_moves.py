@@ -24,6 +24,10 @@ class Moves:
     add: Floats  # (g,)  expected molecules added per unit of total
     dispersion: Floats  # (g,)  of the added ones
 
+    def take(self, genes: Ints) -> Moves:
+        """Return the moves of some genes, in the given order."""
+        return Moves(self.keep[genes], self.add[genes], self.dispersion[genes])
+
     def expected(self, counts: Floats, total: Floats) -> Floats:
         """Expected counts of cells (n, g) with these totals (n,)."""
         return counts * self.keep + total[:, None] * self.add
