@@ -135,7 +135,7 @@ OPTIONS = {
     "noise": False, "critic_heads": 1, "find_contexts": 2,
 }  # fmt: skip
 TRAINING = {
-    "steps": 11, "groups": 1, "cells": 6, "balanced": False, "warm_start": False, "directions": "any", "moment": 0.0,
+    "steps": 11, "groups": 1, "cells": 6, "balanced": False, "warm_start": "none", "directions": "any", "moment": 0.0,
     "energy": 0.0, "marginal": 0.0, "adversarial": 0.5, "sober": 0.0, "identity": 5.0, "cycle": 1.0, "detection": False,
     "critic_steps": 2, "penalty": "divergence", "penalty_weight": 1.0, "lr": 1e-2, "critic_lr": 1e-2,
     "weight_decay": 0.5, "schedule": "constant", "clip": 0.01, "ema": 0.0, "valid_share": 0.4, "evaluate_every": 3,
@@ -156,7 +156,7 @@ def test_every_option_has_an_effect(name, value, small, control):
 
 def test_every_option_is_in_the_list_above():
     free = {"device", "checkpoint_every"}  # where it runs and how often it is kept change no number
-    assert set(FilmGanConfig.model_fields) - {"training"} == set(OPTIONS)
+    assert set(FilmGanConfig.model_fields) - {"training", "numbers"} == set(OPTIONS)  # numbers: in a test of its own
     assert set(type(FilmGanConfig().training).model_fields) - free == set(TRAINING)
 
 
@@ -253,6 +253,8 @@ def test_several_factors_doses_and_vectors_are_conditions(control):
     answers = [dense(model.predict(control, name, seed=0)) for name in ("A", "B", "A+B", "C@1", "C@2.5", "C@4")]
     for one, other in pairwise(answers):
         assert not np.array_equal(one, other)
+    linear = FilmGan(quick(numbers="linear")).fit(replace(cells, condition=condition), seed=0)
+    assert not np.array_equal(dense(linear.predict(control, "C@2.5", seed=0)), answers[4])
     vectors = {name: np.array(v, float) for name, v in {"up": [1, 0], "down": [0, 1], "new": [0.5, 0.5]}.items()}
     described = FilmGan(quick()).describe(vectors).fit(cells, seed=0)
     assert np.isfinite(dense(described.predict(control, "new", seed=0))).all()
@@ -340,7 +342,7 @@ def test_forecast_of_later_and_in_between_times():
     Times are numbers of a condition, so one factor `time` carries all of them. Cells start from time 1.
     """
     times = (1, 2, 3, 4, 5, 6, 8)
-    simulated = simulate_timecourse(2800, 20, 0.5, seed=3, times=times)
+    simulated = simulate_timecourse(14000, 20, 0.5, seed=3, times=times)
     time = simulated.context.time
     label = np.array(["control" if t == 1 else f"time@{t:g}" for t in time], dtype=object)
     cells = as_cells(simulated, condition=label)
@@ -360,3 +362,35 @@ def test_forecast_of_later_and_in_between_times():
     assert error(forecast, 8) < 0.5 * error(means[6], 8)
     assert error(between, 4) < min(error(means[3], 4), error(means[5], 4))
     print(f"time 4: ours {error(between, 4):.4f}, linear blend {error((means[3] + means[5]) / 2, 4):.4f}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_attention_points_at_the_regulator_of_a_module(seed):
+    """S000-15: simulated; 20 genes answer only where gene 7 is on. Of 60 genes it is looked at most, in the top 5 %.
+
+    The encoder reads one axis, along which other genes vary, so the attention alone can tell who will answer.
+    """
+
+    def planted(number: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(number)
+        x = 2 + 0.5 * rng.standard_normal((800, 60))
+        x[:, 7] = 3 * (rng.random(800) < 0.5) + 0.3 * rng.standard_normal(800)
+        x[:, 40:] += 0.7 * rng.standard_normal((800, 1))
+        treated = np.arange(800) % 2 == 1
+        x[:, 10:30] += 2.5 * (treated & (x[:, 7] > 1.5))[:, None]
+        return np.maximum(x, 0), treated
+
+    x, treated = planted(seed)
+    cells = log_cells(x, np.where(treated, "drug", "control"), np.where(x[:, 7] > 1.5, "on", "off"))
+    training = {"steps": 300, "lr": 1e-2, "sober": 0.01, "adversarial": 0.0}
+    model = FilmGan(FilmGanConfig(hidden=16, latent=4, axes=1, noise=False, training=training)).fit(cells, seed=seed)
+    y, after = planted(seed + 100)
+    asked = log_cells(y[~after], ["control"] * 400)
+    looks = model.attention(asked, "drug", genes=cells.genes[10:30])
+    assert_allclose(looks.sum(axis=1), 1, rtol=1e-4)
+    assert (looks.mean(axis=0) > looks.mean(axis=0)[7]).sum() < 3
+    effect = (dense(model.predict(asked, "drug", seed=0)) - dense(asked))[:, 10:30].mean(axis=1)
+    on = dense(asked)[:, 7] > 1.5
+    assert abs(effect[on].mean() - 2.5) < 0.3
+    assert abs(effect[~on].mean()) < 0.3

@@ -181,6 +181,8 @@ def test_codes_of_conditions_by_hand():
     assert space.width == 8
     assert_allclose(space.code("control"), np.zeros(8))
     assert_allclose(space.code("A@2+B"), [1, 1, 0, 0, 0.5, 0, 0, 0])
+    by_log = ConditionSpace.of(["A@4", "B"], control="control", log=True)
+    assert_allclose(by_log.code("A@2"), [1, 0, math.log(3) / math.log(5), 0], rtol=1e-6)
     assert_allclose(space.code("CD4+"), [0, 0, 1, 0, 0, 0, 0, 0])
     with pytest.raises(InputError, match=r"Unknown condition 'C'"):
         space.code("C")

@@ -19,7 +19,8 @@ class ConditionSpace:
 
     `A` is a factor, `A+B` two at once, `A@0.5` a factor with a dose, a time or any other number. The control is 0
     everywhere. A factor's code is its own unit vector, or the vector it is described by; with a number v, the vector
-    stands there twice, as it is and times v / scale. Codes of factors given together add up.
+    stands there twice, as it is and times v / scale, or times log(1 + v) / log(1 + scale) for doses and times whose
+    effect levels off. Codes of factors given together add up.
     """
 
     control: str
@@ -27,10 +28,11 @@ class ConditionSpace:
     vectors: Floats  # (f, d)
     scale: float | None  # largest number of any factor in training; None where no condition has a number
     described: bool = False  # factors have vectors of their own: new ones need one too
+    log: bool = False  # numbers count by their logarithm
 
     @classmethod
     def of(
-        cls, conditions: Iterable[str], *, control: str, vectors: Mapping[str, Floats] | None = None
+        cls, conditions: Iterable[str], *, control: str, vectors: Mapping[str, Floats] | None = None, log: bool = False
     ) -> ConditionSpace:
         """Learn the factors of conditions.
 
@@ -42,7 +44,7 @@ class ConditionSpace:
         scale = (max(numbers) or 1.0) if numbers else None
         seen = sorted({factor for factor, _ in parts})
         if not vectors:
-            return cls(control, tuple(seen), np.eye(len(seen), dtype=np.float32), scale)
+            return cls(control, tuple(seen), np.eye(len(seen), dtype=np.float32), scale, log=log)
         lacking = [factor for factor in seen if factor not in vectors]
         widths = sorted({np.shape(vector) for vector in vectors.values()})
         problems = [f"no vector for {shorten(lacking)}"] if lacking else []
@@ -51,7 +53,7 @@ class ConditionSpace:
         if problems:
             raise InputError(several("Vectors of conditions", problems))
         every = tuple(sorted(vectors))
-        return cls(control, every, np.stack([vectors[name] for name in every]).astype(np.float32), scale, True)
+        return cls(control, every, np.stack([vectors[name] for name in every]).astype(np.float32), scale, True, log)
 
     @property
     def width(self) -> int:
@@ -73,8 +75,11 @@ class ConditionSpace:
             vector = self.vectors[self.factors.index(factor)]
             code[:d] += vector
             if number is not None:
-                code[d:] += vector * np.float32(number / self.scale)
+                code[d:] += vector * np.float32(self._size(number) / self._size(self.scale))
         return code
+
+    def _size(self, number: float) -> float:
+        return float(np.sign(number) * np.log1p(abs(number))) if self.log else number
 
     def table(self, conditions: Iterable[str]) -> Floats:
         """Codes of conditions, one a row: (k, c)."""
@@ -82,7 +87,13 @@ class ConditionSpace:
 
     def parts(self) -> tuple[dict[str, Floats], dict[str, object]]:
         """Arrays and facts, for saving."""
-        facts = {"control": self.control, "factors": self.factors, "scale": self.scale, "described": self.described}
+        facts = {
+            "control": self.control,
+            "factors": self.factors,
+            "scale": self.scale,
+            "described": self.described,
+            "log": self.log,
+        }
         return {"condition_vectors": self.vectors}, facts
 
     @classmethod

@@ -15,6 +15,7 @@ from pertcast.nn.film import Film, InjectNoise, ScaledLeakyReLU
 from pertcast.nn.gene_attention import GatedGeneAttention
 
 SPEED = 5.0  # how much faster than a weight the shift that all cells share may move: it has whole units to go
+MOST_PROFILE = 50_000_000  # numbers of the shift that hangs on profiles; with more conditions x genes there is none
 SPREAD_START = -3.0  # softplus of it, 0.05, is the first spread of the noise of a gene
 
 
@@ -99,9 +100,10 @@ class Generator(nn.Module):
     Attention counts twice: in what the encoder reads, and directly in beta, so that a gene's shift can hang on the
     level of another gene of the same cell.
 
-    A cell's change is that of the condition, the same for every cell, plus what the cell's own profile adds. All but
-    the common shift can be held small in training, so that a cell unlike all treated ones still gets a sober answer:
-    neither an extrapolation nor the gain of a gene that no treated cell showed.
+    A cell's change is that of the condition, the same for every cell, plus a linear part that was read off contexts in
+    advance, plus what the networks make of the cell's own profile. That last part and gamma can be held small in
+    training, so that a cell unlike all treated ones still gets a sober answer: neither a wild extrapolation nor the
+    gain of a gene that no treated cell showed.
 
     centre      (g,)  mean of the training cells, taken off before they are read
     axes        (g, k)  directions that the encoder reads; None: all genes
@@ -115,6 +117,11 @@ class Generator(nn.Module):
         self.latent_noise = InjectNoise(sizes.latent)
         self.of_condition = nn.Linear(code_width, 2 * len(centre), bias=False)
         nn.init.zeros_(self.of_condition.weight)
+        self.register_buffer("profile_shift", None)
+        self.register_buffer("profile_centre", None)
+        if axes is not None and code_width * axes.numel() <= MOST_PROFILE:
+            self.profile_shift = torch.zeros(code_width, axes.shape[1], len(centre))
+            self.profile_centre = torch.zeros(axes.shape[1])
         self.decode_gamma = _decoder(sizes, len(centre))
         self.decode_beta = _decoder(sizes, len(centre))
         self.attention_gate = nn.Parameter(torch.zeros(len(centre))) if sizes.heads else None
@@ -131,6 +138,9 @@ class Generator(nn.Module):
         latent, mixed = self.trunk(x, torch.cat([source, target], dim=1))
         latent = self.latent_noise(latent, noise)
         gain, shift = (SPEED * self.of_condition(target - source)).chunk(2, dim=1)  # (n, g) each
+        if self.profile_shift is not None:
+            part = torch.einsum("nc,nk->nck", target - source, self.profile(x)).flatten(1)
+            shift = shift + part @ self.profile_shift.flatten(0, 1)
         own_gain, own_shift = self.decode_gamma(latent), self.decode_beta(latent)
         if mixed is not None:
             own_shift = own_shift + self.attention_gate * mixed
@@ -140,18 +150,16 @@ class Generator(nn.Module):
         own = (own_shift.square() + own_gain.square() + gain.square()).sum(dim=1)
         return Modulation(gamma, shift + own_shift, spread, own)
 
-    @torch.no_grad()
-    def start_from(self, change: Tensor, shift: Tensor, weight: Tensor) -> None:
-        """Set the shift that all cells share by weighted ridge regression on what was measured.
+    def profile(self, x: Tensor) -> Tensor:
+        """Where cells lie along the axes: (n, g) -> (n, k)."""
+        return (x - self.trunk.centre) @ self.trunk.axes - self.profile_centre
 
-        change  (p, c)  code after less code before
-        shift   (p, g)  difference of gene means
-        weight  (p,)    how much each counts
-        """
-        weighted = change.T * weight
-        ridge = 1e-3 * weight.sum() * torch.eye(change.shape[1], device=change.device)
-        found = torch.linalg.solve(weighted @ change + ridge, weighted @ shift)  # (c, g)
-        self.of_condition.weight[len(shift[0]) :] = found.T / SPEED
+    @torch.no_grad()
+    def start_from(self, shared: Tensor, own: Tensor | None = None) -> None:
+        """Set the shift of a condition (c, g), and what profiles add to it (c, k, g); training leaves that as it is."""
+        self.of_condition.weight[shared.shape[1] :] = shared.T / SPEED
+        if own is not None:
+            self.profile_shift.copy_(own)
 
     def generate(self, x: Tensor, source: Tensor, target: Tensor, *, sample: bool) -> Tensor:
         """Cells under the target: drawn if `sample` and noise is on, else their mean over genes' noise: (n, g)."""

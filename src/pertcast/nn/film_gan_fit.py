@@ -21,6 +21,7 @@ from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, GanCells, draw_
 from pertcast.nn.film_gan_state import load_state, save_state
 from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
 from pertcast.nn.optim import Schedule, make_optimizer
+from pertcast.nn.profile_shift import fit_profile_shift
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 from pertcast.nn.sparse_rows import SparseRows
 
@@ -84,7 +85,7 @@ class _Trainer:
         self.axes = principal_axes(cells.x, AXES)[0]
         self.means = [(self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs]
         self._measure_no_change()
-        if settings.warm_start:
+        if settings.warm_start != "none":
             self._start()
 
     def take_step(self) -> None:
@@ -225,11 +226,21 @@ class _Trainer:
         parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
         self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
 
+    @torch.no_grad()
     def _start(self) -> None:
+        net, device, pairs = self.generator, self.axes.device, self.pairs
+        change = torch.stack([self.cells.table[pair.after] - self.cells.table[pair.before] for pair in pairs])
+        profile = torch.zeros(len(pairs), 1, device=device)
+        weight = torch.tensor([pair.weight(self.settings.cells) for pair in pairs], device=device)
+        reads = self.settings.warm_start == "profile" and net.profile_shift is not None
+        if reads:
+            profile = net.profile(torch.stack([before for before, _ in self.means]))
+            net.profile_centre += weight @ profile / weight.sum()
+            profile = profile - weight @ profile / weight.sum()
         shift = torch.stack([after - before for before, after in self.means])
-        change = torch.stack([self.cells.table[pair.after] - self.cells.table[pair.before] for pair in self.pairs])
-        weight = torch.tensor([pair.weight(self.settings.cells) for pair in self.pairs], device=shift.device)
-        self.generator.start_from(change, shift, weight)
+        context = torch.tensor([pair.context for pair in pairs], device=device)
+        shared, own, _ = fit_profile_shift(change, profile, shift, weight=weight, context=context)
+        net.start_from(shared, own if reads else None)
 
     def _mean(self, rows: Tensor) -> Tensor:
         parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
