@@ -22,7 +22,7 @@ class CycleGanTraining(Config):
     everywhere.
     """
 
-    steps: int = Field(300, ge=1)
+    steps: int = Field(200, ge=1)
     start: Literal["identity", "linear"] = "linear"  # where residual translators begin: see `linear_start`
     linear_rate: float = Field(0.1, ge=0)  # rate of the parts that began there, in units of `lr`
     groups: int = Field(4, ge=1)  # pairs (context, condition) a step
@@ -37,11 +37,11 @@ class CycleGanTraining(Config):
     moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per condition and context
     energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
     marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
-    sober: float = Field(0.3, ge=0)  # weight: what a cell's own code adds to the change that all cells share
+    sober: float = Field(4.0, ge=0)  # weight: what a cell's own code adds to the change that all cells share
     context_dropout: float = Field(0.5, ge=0, le=1)  # share of groups that are not told their context
     detection: bool = True  # values below a single count are shown as 0 or as one count
     penalty_weight: float = Field(10.0, ge=0)  # of the gradient penalty
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(5e-4, gt=0)
     critic_lr: float = Field(5e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.9)
     weight_decay: float = Field(1e-3, ge=0)
