@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= data/raw
 DEMO := data/interim/demo-small
 
-.PHONY: submission test test-slow notebooks table bench lint clean
+.PHONY: submission test test-slow notebooks table stories bench lint clean
 
 submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
 	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
@@ -39,6 +39,10 @@ ifdef UNSEEN
 	$(BIN)/pertcast submission --data $(UNSEEN) --out data/interim/unseen.csv --json > data/interim/unseen-table.json
 	$(BIN)/python -m pertcast.report.readme README.md unseen data/interim/unseen-table.json
 endif
+
+stories: .venv/done  ## tell the four stories on simulated cells at their published sizes; the README's picture is one of them
+	for name in recover mechanism perturb drug; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done
+	cp data/interim/stories/perturb.png docs/story_perturb.png
 
 bench: .venv/done  ## speed and memory, as ratios within one run
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
