@@ -58,6 +58,9 @@ class CycleGan:
     cycle all the same; asked about, such a context is described by its cells alone. Weights are chosen by the energy
     distance from held-out perturbed cells. Conditions: `A`, `A+B`, `A@0.5`; see `ConditionSpace`.
 
+    By default translators keep a cell's own values and begin with a ridge of the changes of means on the contexts'
+    profiles: means of contexts never treated are right mostly for that, spread and zeros for the training after it.
+
     Sources: system 003 (CycSeq); Zhu et al. 2017, arXiv:1703.10593.
     """
 
