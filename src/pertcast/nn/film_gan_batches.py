@@ -25,9 +25,7 @@ class FilmGanTraining(Config):
     steps: int = Field(250, ge=1)
     groups: int = Field(4, ge=1)  # pairs of groups (context, condition before and after) a step
     cells: int = Field(32, ge=2)  # of each group
-    balanced: bool = (
-        True  # pairs of groups of at least `cells` cells count alike; else by their number of treated cells
-    )
+    balanced: bool = True  # pairs of groups count alike, those of fewer than `cells` cells less; else by treated cells
     # Begin at no change; at the change of gene means that contexts share; or at one that hangs on the cells' profile.
     warm_start: Literal["none", "shared", "profile"] = "profile"
     directions: Literal["from-control", "any"] = "from-control"
@@ -35,7 +33,7 @@ class FilmGanTraining(Config):
     energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes
     marginal: float = Field(1.0, ge=0)  # weight: energy distance of each gene on its own
     adversarial: float = Field(0.02, ge=0)  # weight: minus the critic's score
-    sober: float = Field(10.0, ge=0)  # weight: squared size of all that is more than one shift for all cells
+    sober: float = Field(30.0, ge=0)  # weight: squared size of all that is more than one shift for all cells
     identity: float = Field(0.1, ge=0)  # weight: what a cell loses on the way to its own condition
     cycle: float = Field(0.0, ge=0)  # weight: what a cell loses on the way to another condition and back
     detection: bool = True  # values below a single count are shown as 0 or as one count while training and drawing

@@ -83,7 +83,9 @@ class _Trainer:
             for optimizer in (self.optimizer, self.critic_optimizer)
         ]
         self.axes = principal_axes(cells.x, AXES)[0]
-        self.means = [(self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs]
+        sources = {id(pair.source): pair.source for pair in self.pairs}  # conditions of a context share theirs
+        source_means = {name: self._mean(rows) for name, rows in sources.items()}
+        self.means = [(source_means[id(pair.source)], self._mean(pair.target)) for pair in self.pairs]
         self._measure_no_change()
         if settings.warm_start != "none":
             self._start()
