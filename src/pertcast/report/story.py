@@ -85,4 +85,4 @@ def _name(name: str, role: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:.5g}"
