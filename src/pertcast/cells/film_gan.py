@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from pertcast.cells.found_contexts import found_contexts
 from pertcast.cells.registry import register
@@ -119,8 +119,6 @@ class FilmGan:
                 if sample and self.config.noise and self.config.training.detection:
                     out = detect(out, least[rows])
                 parts.append(csr_array(_in_unit(out, cells.take(rows.numpy()), sample=sample)))
-        from scipy.sparse import vstack
-
         labels = np.full(len(cells), condition, dtype=object)
         return replace(cells, x=csr_array(vstack(parts), dtype=np.float32), condition=labels)
 
