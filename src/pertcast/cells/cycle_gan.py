@@ -30,6 +30,7 @@ from pertcast.types import Cells, Floats, Strings
 
 NAME = "cycle-gan"
 BLOCK = 512  # cells a block of prediction
+MOST_PROFILE = 50_000_000  # numbers of the part that hangs on profiles: 200 MB, several times over in training
 
 
 class CycleGanConfig(CycleGanSizes):
@@ -88,6 +89,7 @@ class CycleGan:
         self.treated = frozenset(cells.context[~cells.untreated])
         self.space = ConditionSpace.of(cells.condition, control=cells.control)
         data, log = self._data(cells), as_log1p(cells)
+        self._check_profile()
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
             centre = torch.tensor(np.asarray(log.mean(axis=0)).ravel(), dtype=torch.float32)
@@ -179,6 +181,15 @@ class CycleGan:
         self.nets.load_state_dict(weights)
         self.nets.to(choose_device(device)).eval()
         return self
+
+    def _check_profile(self) -> None:
+        """Refuse a part that would not fit, before anything is built."""
+        config = self.config
+        size = self._width * config.axes * len(self.genes)
+        if config.output == "residual" and config.profile and size > MOST_PROFILE:
+            what = f"{self._width} conditions x {config.axes} axes x {len(self.genes)} genes"
+            fix = "Set profile to false, or fewer axes or genes."
+            raise InputError(f"The part that hangs on profiles would hold {what}, more than {MOST_PROFILE:,}. {fix}")
 
     @property
     def _width(self) -> int:
