@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from pertcast.cells import registry
 from pertcast.cells.cycle_gan import CycleGan, CycleGanConfig
+from pertcast.cells.wins import compare_models
 from pertcast.errors import InputError
 from pertcast.metrics.distribution import energy_distance, mae_of_means, per_gene_variance_ratio
 from pertcast.nn.cycle_gan_batches import AdaptTraining
@@ -110,6 +111,31 @@ def test_a_context_never_treated_is_predicted_better_than_by_no_change_and_mean_
     assert errors[:, 0].mean() < 1.5 * errors[:, 1].mean()  # the truth is additive here: nothing can beat its shift
 
 
+@pytest.mark.slow
+def test_wins_and_losses_are_told_per_knockout():
+    """S003-16: counts of a line never treated, beside no change, the mean shift and latent arithmetic (ZINB-VAE)."""
+
+    def counts(seed: int) -> Cells:
+        logs = lines(seed=seed, knockouts=3)
+        depth = np.random.default_rng(seed).uniform(0.1, 0.3, (len(logs), 1))
+        drawn = np.random.default_rng(seed + 10).poisson(depth * np.expm1(dense(logs)))
+        return replace(logs, x=csr_array(drawn.astype(np.float32)), unit="counts")
+
+    train, held = counts(0), counts(1)
+    train, held = train.take(train.untreated | (train.context != "line2")), held.take(held.context == "line2")
+    models = {
+        "cycle-gan": model(training={"detection": True}),
+        "zinb-vae": registry.build("zinb-vae", {"hidden": 32, "latent": 6, "training": {"epochs": 60}}),
+        **{name: registry.build(name) for name in ("no-change", "mean-shift")},
+    }
+    found = compare_models({name: one.fit(train, seed=0) for name, one in models.items()}, held, seed=0)
+    assert found.against("cycle-gan", "no-change")["losses"] == []
+    assert len(found.against("cycle-gan", "mean-shift")["wins"]) >= 2
+    assert len(found.against("cycle-gan", "zinb-vae")["wins"]) >= 2
+    assert "cycle-gan against no-change: 3 wins, 0 losses" in found.lines("cycle-gan")
+
+
+@pytest.mark.slow
 def test_cycles_close_on_held_out_cells(cells, held):
     """S003-03: with a decoder from scratch cycle losses halve, and held-out cells come back with Pearson 0.8."""
     training = {"cycle": 10.0, "kl": 1e-3, "marginal": 0.0, "energy": 0.0, "lr": 3e-3}
@@ -319,12 +345,17 @@ def test_perturbed_cells_go_home_first(fitted, held):
     }
 
 
-def test_what_does_not_fit_is_refused(fitted, held):
+def test_what_does_not_fit_is_refused(fitted, held, monkeypatch):
     bad = held.x.copy()
     bad.data[:3] = np.nan
     with pytest.raises(InputError, match=r"3 values that are not finite"):
         fitted.predict(replace(held, x=bad), "KO0", seed=0)
     with pytest.raises(InputError, match=r"control 'control', got 'DMSO'"):
         fitted.predict(replace(held, control="DMSO"), "KO0", seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("pertcast.cells.cycle_gan.MOST_PROFILE", 2000)
+        with pytest.raises(InputError, match=r"5 conditions x 12 axes x 40 genes, more than 2,000. Set profile to"):
+            model(steps=1).fit(held, seed=0)
+        model(steps=1, profile=False).fit(held, seed=0)
     with pytest.raises(InputError, match=r"Unknown condition 'KO9'"):
         fitted.adapt(replace(held, condition=np.full(len(held), "KO9", dtype=object)), seed=0)
