@@ -23,7 +23,8 @@ from pertcast.nn.cycle_gan import UNKNOWN, CycleGanSizes, CycleNets
 from pertcast.nn.cycle_gan_batches import AdaptTraining, CycleGanTraining
 from pertcast.nn.cycle_gan_fit import fit_cycle_gan
 from pertcast.nn.film_gan import detect
-from pertcast.nn.film_gan_fit import GanCells, principal_axes
+from pertcast.nn.film_gan_batches import GanCells
+from pertcast.nn.film_gan_fit import principal_axes
 from pertcast.nn.fit import choose_device, seeded
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats, Strings

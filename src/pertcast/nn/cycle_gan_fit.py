@@ -20,7 +20,8 @@ from pertcast.nn.cycle_gan_batches import AdaptTraining, Batch, CycleGanTraining
 from pertcast.nn.cycle_gan_start import linear_start
 from pertcast.nn.film import gradient_penalty
 from pertcast.nn.film_gan import detect
-from pertcast.nn.film_gan_fit import GanCells, principal_axes
+from pertcast.nn.film_gan_batches import GanCells
+from pertcast.nn.film_gan_fit import principal_axes
 from pertcast.nn.film_gan_state import load_state, save_state
 from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
