@@ -89,8 +89,7 @@ class ZinbVae:
         self.net.requires_grad_(False)
         states = self._states(cells)
         self.shift = LatentShift.of(states, cells)
-        self.log_gain = np.zeros((len(self.labels[1]) + 1, len(self.genes)))  # decode without any, to measure it
-        self.log_gain = _log_gain(self._decoded(states, cells, seed=None), cells, self.labels[1])
+        self.log_gain = self._measured_gain(states, cells)
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
@@ -170,6 +169,20 @@ class ZinbVae:
         self.net.to(choose_device(device)).eval().requires_grad_(False)
         self.shift, self.log_gain = LatentShift.restored(arrays, facts["shift"]), arrays["log_gain"]
         return self
+
+    def _measured_gain(self, states: Floats, cells: Cells) -> Floats:
+        """Logs of mean count over mean decoded count: (conditions + 1, g); none for a condition beyond the known."""
+        codes, start = _codes(cells.condition, self.labels[1]), 0
+        expected = np.zeros((len(self.labels[1]) + 1, len(self.genes)))
+        for rows, logits in self._logits(states, cells):
+            mean = logits.mean().cpu().numpy()
+            for number in set(codes[start : start + rows]):
+                expected[number] += mean[codes[start : start + rows] == number].sum(axis=0, dtype=np.float64)
+            start += rows
+        observed = np.stack([cells.x[codes == number].sum(axis=0) for number in range(len(expected))])
+        some = (observed > 0) & (expected > 0)
+        gain = np.log(np.where(some, observed, 1.0) / np.where(some, expected, 1.0))
+        return np.clip(gain, -MOST_GAIN, MOST_GAIN)
 
     def _states(self, cells: Cells) -> Floats:
         """What a condition moves: codes, and beside them the log of the total count where means are shares of it."""
@@ -266,17 +279,6 @@ def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int, labels: tuple
         batches=batches,
         labels=labels,
     )
-
-
-def _log_gain(decoded: csr_array, cells: Cells, conditions: tuple[str, ...]) -> Floats:
-    """Logs of mean count over mean decoded count per condition and gene; none for a condition that training lacks."""
-    gain = np.zeros((len(conditions) + 1, len(cells.genes)))
-    for number, name in enumerate(conditions):
-        rows = cells.condition == name
-        observed, expected = cells.x[rows].mean(axis=0), decoded[rows].mean(axis=0)
-        some = (observed > 0) & (expected > 0)
-        gain[number, some] = np.clip(np.log(observed[some] / expected[some]), -MOST_GAIN, MOST_GAIN)
-    return gain
 
 
 def _told(rows: dict[str, Tensor]) -> dict[str, Tensor]:
