@@ -18,7 +18,7 @@ COMMANDS = (
     "demo", "download", "download kaggle", "download openproblems", "check", "models", "cv", "ensemble", "submission",
     "validate", "score", "predict", "tune", "de", "simulate", "simulate base", "simulate mechanism",
     "simulate timecourse", "simulate composition", "cells", "cells models", "cells fit", "cells predict",
-    "cells evaluate", "story",
+    "cells evaluate", "cells benchmark", "story",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ LAYERS = {
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.cell_runs": 4, "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_verbs": 6,
+    "pertcast.cell_benchmark": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
@@ -35,6 +36,7 @@ BESIDE = {
     ("pertcast.facts", "pertcast.submission"), ("pertcast.facts", "pertcast.preflight"),
     ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
+    ("pertcast.cell_benchmark", "pertcast.cell_verbs"),
     ("pertcast.cli", "pertcast.report"), ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),

@@ -69,7 +69,7 @@ def fit_cells(
             fix = "Name another folder with --out, or remove it."
             raise InputError(f"'{out}' holds a run of other content (data, columns, settings, seed or code). {fix}")
         return Fitted(run, {"run": str(out), "digest": run.digest, "model": recipe.model, "fitted": False})
-    cells = _read(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
+    cells = read_for(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
     fitted, reference = unfitted.fit(cells, seed=seed), build(REFERENCE).fit(cells, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     run = write_cell_run(out, recipe, columns, inputs=inputs, model=fitted, reference=reference)
@@ -119,7 +119,7 @@ def predict_cells(
     Returns what was done. Raises InputError, naming all faults of the file at once.
     """
     opened = open_cell_run(run)
-    cells = _read(data, opened.columns)
+    cells = read_for(data, opened.columns)
     rows = cells.untreated
     if context is not None:
         if context not in set(cells.context[rows]):
@@ -246,7 +246,8 @@ def _with_all_genes(found: Cells, control: Cells) -> tuple[Cells, int]:
     return found.select(control.genes), len(rest)
 
 
-def _read(data: Path, columns: Columns, *, need_treated: bool = False) -> Cells:
+def read_for(data: Path, columns: Columns, *, need_treated: bool = True) -> Cells:
+    """Read cells as the columns say. Raises InputError, naming all faults of the file at once."""
     return read_cells(
         data, condition_key=columns.condition_key, control=columns.control, context_key=columns.context_key,
         batch_key=columns.batch_key, layer=columns.layer, need_treated=need_treated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels beside each other
+TITLE_WIDTH = 80  # characters over one of them
 TRUTH = "truth"
 STYLES = ("#2f6690", "#f2b134", "#a23b72", "#5fad56", "#7a7a7a", "#b0b0b0")
 
@@ -38,23 +40,33 @@ def plain_table(table: Table) -> str:
 
 def draw_story(path: Path, story: Story) -> None:
     """Draw its panels into a PNG file."""
+    draw_panels(path, story.panels, title=f"{story.title}\n{story.data}")
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], *, title: str) -> None:
+    """Draw panels side by side into a PNG file."""
     with atomic_path(path) as draft:
-        story_figure(story).savefig(draft, dpi=110, format="png", metadata={"Software": None})
+        panels_figure(panels, title).savefig(draft, dpi=110, format="png", metadata={"Software": None})
 
 
 def story_figure(story: Story) -> Figure:
     """Draw its panels side by side."""
+    return panels_figure(story.panels, f"{story.title}\n{story.data}")
+
+
+def panels_figure(panels: Sequence[Panel], title: str) -> Figure:
+    """Draw panels in rows of three."""
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(story.panels))
-    rows = ceil(len(story.panels) / columns)
-    figure = Figure(figsize=(5.2 * columns, 4.2 * rows + 0.6), layout="constrained")
+    columns = min(COLUMNS, len(panels))
+    rows = ceil(len(panels) / columns)
+    figure = Figure(figsize=(max(5.2 * columns, 7), 4.2 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, story.panels, strict=False):
+    for axes, panel in zip(grid, panels, strict=False):
         draw_panel(axes, panel)
-    for axes in grid[len(story.panels) :]:
+    for axes in grid[len(panels) :]:
         axes.axis("off")
-    figure.suptitle(f"{story.title}\n{story.data}", fontsize=10)
+    figure.suptitle(fill(title, TITLE_WIDTH * columns), fontsize=10)
     return figure
 
 
