@@ -214,6 +214,7 @@ def test_a_full_disk_while_a_unit_is_written(demo, fitted, tmp_path, monkeypatch
 
 def test_a_full_disk_while_the_submission_is_written(demo, fitted, tmp_path, monkeypatch):
     """Neither the CSV nor its facts stand under their names."""
+
     def write(path: Path, data) -> int:
         with open(path, "wb") as file:
             file.write(bytes(data)[:100])

@@ -26,18 +26,23 @@ LAYERS = {
 BESIDE = {
     ("pertcast.features", "pertcast.io"),  # assemble keeps tables of structures in the cache
     ("pertcast.features", "pertcast.de"),  # responses are p-values, models learn in t
-    ("pertcast.nn", "pertcast.features"), ("pertcast.nn", "pertcast.io"),  # members are saved as arrays
+    ("pertcast.nn", "pertcast.features"),
+    ("pertcast.nn", "pertcast.io"),  # members are saved as arrays
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
     ("pertcast.validation", "pertcast.features"),  # structures that may not be split over folds
-    ("pertcast.ensemble", "pertcast.weights"), ("pertcast.ensemble", "pertcast.row_strength"),
+    ("pertcast.ensemble", "pertcast.weights"),
+    ("pertcast.ensemble", "pertcast.row_strength"),
     ("pertcast.ensemble", "pertcast.diversity"),
-    ("pertcast.row_strength", "pertcast.weights"), ("pertcast.diversity", "pertcast.weights"),
-    ("pertcast.facts", "pertcast.submission"), ("pertcast.facts", "pertcast.preflight"),
+    ("pertcast.row_strength", "pertcast.weights"),
+    ("pertcast.diversity", "pertcast.weights"),
+    ("pertcast.facts", "pertcast.submission"),
+    ("pertcast.facts", "pertcast.preflight"),
     ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
     ("pertcast.cell_benchmark", "pertcast.cell_verbs"),
-    ("pertcast.cli", "pertcast.report"), ("pertcast.cli", "pertcast.commands"),
+    ("pertcast.cli", "pertcast.report"),
+    ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),
 }

@@ -129,7 +129,15 @@ def cv(
     from pertcast import workflow
 
     result = workflow.cross_validate(
-        recipe, data, out=out, folds=folds, seeds=seeds, changes=change or (), device=device, jobs=jobs, cache=cache,
+        recipe,
+        data,
+        out=out,
+        folds=folds,
+        seeds=seeds,
+        changes=change or (),
+        device=device,
+        jobs=jobs,
+        cache=cache,
         layer=layer,
     )
     folders = [str(run.folder) for run in result.runs]
@@ -177,9 +185,7 @@ def submission(
 
 
 @app.command()
-def validate(
-    file: Annotated[Path, typer.Argument(help="Submission CSV.")], data: Data, as_json: Json = False
-) -> None:
+def validate(file: Annotated[Path, typer.Argument(help="Submission CSV.")], data: Data, as_json: Json = False) -> None:
     """Check a submission; every fault is named with its position and the fix."""
     from pertcast import workflow
 

@@ -133,7 +133,7 @@ def test_constant_genes_are_left_out_of_the_variance_ratio_and_counted():
 def test_blocks_of_genes_change_nothing(monkeypatch):
     y, p = counts(0, 30, genes=23), counts(1, 20, genes=23)
     whole = evaluate(y_true=y, y_pred=p)
-    monkeypatch.setattr(distribution, "BLOCK", 150)  # three genes at once
+    monkeypatch.setattr("pertcast.metrics.samples.BLOCK", 150)  # three genes at once
     for name, value in evaluate(y_true=y, y_pred=p).as_dict().items():
         assert_allclose(value, whole.as_dict()[name], rtol=1e-9)
 

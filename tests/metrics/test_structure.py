@@ -65,10 +65,8 @@ def test_mmd_against_a_slow_loop(cells):
     true, predicted = cells[0][:7], cells[1][:5]
     apart = [np.linalg.norm(a - b) for i, a in enumerate(true) for b in true[i + 1 :]]
     width = np.median(apart)
-    k = lambda a, b: np.exp(-np.linalg.norm(a - b) ** 2 / (2 * width**2))  # noqa: E731
-    within = [
-        np.mean([k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (true, predicted)
-    ]
+    k = lambda a, b: np.exp(-(np.linalg.norm(a - b) ** 2) / (2 * width**2))  # noqa: E731
+    within = [np.mean([k(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (true, predicted)]
     want = sum(within) - 2 * np.mean([k(a, b) for a in true for b in predicted])
     assert_allclose(mmd(y_true=true, y_pred=predicted), want, rtol=1e-10)
 

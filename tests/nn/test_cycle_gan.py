@@ -16,7 +16,7 @@ from pertcast.nn import cycle_gan_fit
 from pertcast.nn.cycle_gan import Critic, CycleGanSizes, CycleNets, Recogniser, Translator, condition_loss
 from pertcast.nn.cycle_gan_batches import CycleGanTraining, draw_batch, find_pairs
 from pertcast.nn.cycle_gan_fit import fit_cycle_gan
-from pertcast.nn.film_gan_batches import GanCells
+from pertcast.nn.gan_fit import GanCells
 from pertcast.nn.sparse_rows import SparseRows
 
 G, C, K = 20, 3, 2  # genes, numbers of a code, contexts

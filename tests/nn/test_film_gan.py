@@ -14,7 +14,8 @@ from pertcast.errors import InputError
 from pertcast.nn.conditions import ConditionSpace, other_code, other_condition
 from pertcast.nn.film import Film, InjectNoise, ScaledLeakyReLU, divergence_penalty, gradient_penalty
 from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, Modulation, detect
-from pertcast.nn.film_gan_batches import FilmGanTraining, GanCells, draw_batch, make_pairs
+from pertcast.nn.film_gan_batches import FilmGanTraining, draw_batch, make_pairs
+from pertcast.nn.gan_fit import GanCells
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 from pertcast.nn.sparse_rows import SparseRows
 

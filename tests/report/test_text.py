@@ -65,7 +65,5 @@ def test_one_part_wider_than_the_terminal_stands_alone():
 
 
 def test_without_parts():
-    shown = make_table(
-        "t", [Scored("zeros", "floor", np.ones(12))], compound=ROWS.astype(object), parts={}
-    )
+    shown = make_table("t", [Scored("zeros", "floor", np.ones(12))], compound=ROWS.astype(object), parts={})
     assert "by part" not in plain(shown)

@@ -227,8 +227,6 @@ def test_a_folder_that_is_no_run(tmp_path):
         open_run(tmp_path)
 
 
-
-
 def test_training_is_logged(question, folds, tmp_path):
     """metrics.jsonl has a line per epoch, TensorBoard the same numbers."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

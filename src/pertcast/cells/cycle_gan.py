@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from pertcast.cells.log_scale import as_log1p, from_log1p, single_counts
+from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
 from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
@@ -23,9 +21,8 @@ from pertcast.nn.cycle_gan import UNKNOWN, CycleGanSizes, CycleNets
 from pertcast.nn.cycle_gan_batches import AdaptTraining, CycleGanTraining
 from pertcast.nn.cycle_gan_fit import fit_cycle_gan
 from pertcast.nn.film_gan import detect
-from pertcast.nn.film_gan_batches import GanCells
-from pertcast.nn.film_gan_fit import principal_axes
 from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.gan_fit import GanCells, principal_axes
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats, Strings
 
@@ -95,7 +92,7 @@ class CycleGan:
             axes = _axes(data, config.axes) if config.axes else None
             centre = torch.tensor(np.asarray(log.mean(axis=0)).ravel(), dtype=torch.float32)
             self.nets = self._networks(centre, axes)
-        digest = self._digest(cells, seed) if checkpoint else ""
+        digest = checkpoint_digest(self.config, cells, seed) if checkpoint else ""
         self.history = fit_cycle_gan(self.nets, data, config.training, seed=seed, checkpoint=checkpoint, digest=digest)
         return self
 
@@ -272,17 +269,6 @@ class CycleGan:
         if self.nets is None:
             raise NotFittedError(f"Cycle-GAN was asked to {verb} before `fit`. Call `fit` or `load` first.")
         return self.nets
-
-    def _digest(self, cells: Cells, seed: int) -> str:
-        """Name of settings, seed and cells: whoever has the same may take a checkpoint up."""
-        settings = self.config.model_dump(mode="json")
-        for free in ("device", "checkpoint_every"):
-            settings["training"].pop(free)
-        said = [settings, seed, cells.genes, cells.unit, cells.control, *map(list, (cells.condition, cells.context))]
-        digest = hashlib.sha256(json.dumps(said).encode())
-        for part in (cells.x.data, cells.x.indices, cells.x.indptr):
-            digest.update(np.ascontiguousarray(part))
-        return digest.hexdigest()
 
 
 def _axes(data: GanCells, count: int) -> Tensor:

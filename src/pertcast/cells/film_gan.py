@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +13,20 @@ from pydantic import Field
 from scipy.sparse import csr_array, vstack
 
 from pertcast.cells.found_contexts import found_contexts
+from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
 from pertcast.errors import InputError, NotFittedError, shorten
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
 from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, detect
-from pertcast.nn.film_gan_batches import FilmGanTraining, GanCells
-from pertcast.nn.film_gan_fit import fit_film_gan, principal_axes
+from pertcast.nn.film_gan_batches import FilmGanTraining
+from pertcast.nn.film_gan_fit import fit_film_gan
 from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.gan_fit import GanCells, principal_axes
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats
 
 BLOCK = 512  # cells a block of prediction
-TOTAL = 1e4  # counts a cell is scaled to before log1p
 
 
 class FilmGanConfig(FilmGanSizes):
@@ -82,18 +81,16 @@ class FilmGan:
             cells.condition, control=cells.control, vectors=self.vectors, log=config.numbers == "log"
         )
         if config.find_contexts:
-            found = found_contexts(_log1p(cells), cells, count=config.find_contexts, seed=seed)
+            found = found_contexts(as_log1p(cells), cells, count=config.find_contexts, seed=seed)
             cells = replace(cells, context=found).take(found != "stray")
         data = _gan_cells(cells, self.space)
-        mean = torch.tensor(np.asarray(_log1p(cells).mean(axis=0)).ravel(), dtype=torch.float32)
+        mean = torch.tensor(np.asarray(as_log1p(cells).mean(axis=0)).ravel(), dtype=torch.float32)
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
             self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width)
             critic = Critic(config, centre=mean, code_width=self.space.width)
-        self.history = fit_film_gan(
-            self.net, critic, data, settings,
-            seed=seed, checkpoint=checkpoint, digest=self._digest(cells, seed) if checkpoint else "",
-        )  # fmt: skip
+        digest = checkpoint_digest(config, cells, seed, self.space.vectors) if checkpoint else ""
+        self.history = fit_film_gan(self.net, critic, data, settings, seed=seed, checkpoint=checkpoint, digest=digest)
         self.net.requires_grad_(False)
         return self
 
@@ -109,16 +106,16 @@ class FilmGan:
         table = torch.tensor(self.space.table([*known, condition]))
         place = {name: number for number, name in enumerate(known)}
         before = torch.tensor([place[name] for name in cells.condition])
-        x, least = SparseRows.of(_log1p(cells)), torch.tensor(_least(cells))
+        x, least = SparseRows.of(as_log1p(cells)), torch.tensor(single_counts(cells))
         device = choose_device(self.config.training.device)
-        parts = []
+        parts, rng = [], np.random.default_rng(seed) if sample else None
         with seeded(seed, device), torch.no_grad():
             for rows in torch.arange(len(cells)).split(BLOCK):
                 codes = table[before[rows]].to(device), table[[len(known)] * len(rows)].to(device)
                 out = self.net.generate(x[rows].dense().to(device), *codes, sample=sample).cpu()
                 if sample and self.config.noise and self.config.training.detection:
                     out = detect(out, least[rows])
-                parts.append(csr_array(_in_unit(out, cells.take(rows.numpy()), sample=sample)))
+                parts.append(csr_array(from_log1p(out.numpy(), cells.take(rows.numpy()), rng=rng)))
         labels = np.full(len(cells), condition, dtype=object)
         return replace(cells, x=csr_array(vstack(parts), dtype=np.float32), condition=labels)
 
@@ -135,7 +132,7 @@ class FilmGan:
         place = {gene: number for number, gene in enumerate(self.genes)}
         device = choose_device(self.config.training.device)
         code = [self.space.table(cells.condition), self.space.table([condition] * len(cells))]
-        x = torch.tensor(_log1p(cells).toarray(), device=device) - self.net.trunk.centre
+        x = torch.tensor(as_log1p(cells).toarray(), device=device) - self.net.trunk.centre
         found = self.net.trunk.mix.attention.weights(
             x, torch.tensor(np.concatenate(code, axis=1), device=device),
             rows=torch.tensor([place[gene] for gene in rows], device=device),
@@ -179,17 +176,6 @@ class FilmGan:
             raise NotFittedError(f"FiLM-GAN was asked to {verb} before `fit`. Call `fit` or `load` first.")
         return self.net
 
-    def _digest(self, cells: Cells, seed: int) -> str:
-        """Name of settings, seed and cells: whoever has the same may take a checkpoint up."""
-        settings = self.config.model_dump(mode="json")
-        for free in ("device", "checkpoint_every"):
-            settings["training"].pop(free)
-        said = [settings, seed, cells.genes, cells.unit, cells.control, *map(list, (cells.condition, cells.context))]
-        digest = hashlib.sha256(json.dumps(said).encode())
-        for part in (cells.x.data, cells.x.indices, cells.x.indptr, self.space.vectors):
-            digest.update(np.ascontiguousarray(part))
-        return digest.hexdigest()
-
 
 def _axes(data: GanCells, count: int) -> torch.Tensor:
     """Principal axes of the control cells, along which these spread by about 1: (g, k)."""
@@ -201,47 +187,13 @@ def _gan_cells(cells: Cells, space: ConditionSpace) -> GanCells:
     conditions = sorted(set(cells.condition) | {cells.control})
     contexts = sorted(set(cells.context))
     return GanCells(
-        x=SparseRows.of(_log1p(cells)),
+        x=SparseRows.of(as_log1p(cells)),
         condition=torch.tensor([conditions.index(name) for name in cells.condition]),
         context=torch.tensor([contexts.index(name) for name in cells.context]),
-        least=torch.tensor(_least(cells)),
+        least=torch.tensor(single_counts(cells)),
         table=torch.tensor(space.table(conditions)),
         control=conditions.index(cells.control),
     )
-
-
-def _log1p(cells: Cells) -> csr_array:
-    """Cells as the networks read them: (n, g) float32."""
-    if cells.unit == "log1p":
-        return csr_array(cells.x, dtype=np.float32)
-    x = csr_array(cells.x, dtype=np.float64)
-    x.data = np.log1p(x.data * np.repeat(TOTAL / _totals(cells), np.diff(x.indptr)))
-    return x.astype(np.float32)
-
-
-def _least(cells: Cells) -> Floats:
-    """Value of a single count in each cell; of log1p values the smallest above 0; 0 in an empty cell: (n, 1)."""
-    if cells.unit == "counts":
-        return np.log1p(TOTAL / _totals(cells))[:, None].astype(np.float32)
-    x = csr_array(cells.x)
-    least = [x.data[a:b][x.data[a:b] > 0].min(initial=np.inf) for a, b in zip(x.indptr, x.indptr[1:], strict=False)]
-    return np.where(np.isinf(least), 0, least)[:, None].astype(np.float32)
-
-
-def _in_unit(x: torch.Tensor, cells: Cells, *, sample: bool) -> Floats:
-    """Turn log1p values back into the unit of the cells: (n, g). Drawn counts are rounded so that their mean stays."""
-    if cells.unit == "log1p":
-        return x.numpy()
-    counts = torch.expm1(x.double()) * torch.tensor(_totals(cells))[:, None] / TOTAL
-    if sample:
-        whole = counts.round()  # a value that is one count up to rounding is that count
-        exact = (counts - whole).abs() < 1e-3
-        counts = torch.where(exact, whole, torch.floor(counts + torch.rand_like(counts)))
-    return counts.float().numpy()
-
-
-def _totals(cells: Cells) -> Floats:
-    return np.maximum(np.asarray(cells.x.sum(axis=1), dtype=np.float64).ravel(), 1.0)
 
 
 def _check(cells: Cells) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import numpy as np
 from scipy.sparse import csr_array
 
+from pertcast.config import Config
 from pertcast.types import Cells, Floats
 
 TOTAL = 1e4  # counts a cell is scaled to before log1p
@@ -50,3 +54,19 @@ def single_counts(cells: Cells) -> Floats:
 def total_counts(cells: Cells) -> Floats:
     """Counts of each cell, at least 1: (n,)."""
     return np.maximum(np.asarray(cells.x.sum(axis=1), dtype=np.float64).ravel(), 1.0)
+
+
+def checkpoint_digest(settings: Config, cells: Cells, seed: int, *more: Floats) -> str:
+    """Name of settings, seed and cells: whoever has the same may take a checkpoint of training up.
+
+    settings  with a group `training`; its device, and how often it is saved, are free
+    more      arrays that training follows from as well
+    """
+    told = settings.model_dump(mode="json")
+    for free in ("device", "checkpoint_every"):
+        told["training"].pop(free)
+    said = [told, seed, cells.genes, cells.unit, cells.control, *map(list, (cells.condition, cells.context))]
+    digest = hashlib.sha256(json.dumps(said).encode())
+    for part in (cells.x.data, cells.x.indices, cells.x.indptr, *more):
+        digest.update(np.ascontiguousarray(part))
+    return digest.hexdigest()

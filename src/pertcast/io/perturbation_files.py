@@ -117,6 +117,4 @@ def _cells(
         raise InputError(several(subject, problems))
     labels = (np.array(part, dtype=object) for part in (condition, context, context))
     unit = "counts" if counts else "log1p"
-    return Cells(
-        np.array(ids, dtype=object), tuple(genes), csr_array(x.astype(np.float32)), unit, *labels, control
-    )
+    return Cells(np.array(ids, dtype=object), tuple(genes), csr_array(x.astype(np.float32)), unit, *labels, control)

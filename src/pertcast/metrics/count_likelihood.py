@@ -61,9 +61,7 @@ def dispersion_from_size(size: Floats | float) -> Floats:
     return 1 / _positive("size", size, "a network's head should end in softplus or exp, so that it cannot reach 0")
 
 
-def zero_probability(
-    mean: Floats | float, dispersion: Floats | float, zero_inflation: Floats | float = 0.0
-) -> Floats:
+def zero_probability(mean: Floats | float, dispersion: Floats | float, zero_inflation: Floats | float = 0.0) -> Floats:
     """Probability of a zero, in the broadcast shape: pi + (1 - pi) * (1 + a * mean)^(-1 / a).
 
     Raises InputError for parameters outside their range.
@@ -150,8 +148,7 @@ def checked_parameters(*parameters: Floats | float) -> tuple[Floats, ...]:
     """Return mean, dispersion and zero inflation as float64 arrays; raise InputError with all that is out of range."""
     arrays = tuple(np.asarray(values, float) for values in parameters)
     problems = [
-        f"{name} must be finite, at least 0{'' if most == np.inf else f' and at most {most:g}'}, "
-        f"got {_range(values)}"
+        f"{name} must be finite, at least 0{'' if most == np.inf else f' and at most {most:g}'}, got {_range(values)}"
         for (name, most), values in zip(_LIMITS, arrays, strict=True)
         if not (np.isfinite(values) & (values >= 0) & (values <= most)).all()
     ]

@@ -8,19 +8,14 @@ order means nothing. NaN and infinity are refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 
-from pertcast.errors import InputError, several
+from pertcast.metrics.samples import Cellwise, checked_samples, drawn_cells, gene_blocks
 from pertcast.types import Floats
 
-Cellwise = NDArray | sparse.sparray | sparse.spmatrix  # (n, g)
-
-BLOCK = 1 << 22  # numbers of both samples that are held densely at once: 32 MB in float64
 MOST_CELLS = 2000  # a side of the energy distance, whose cost grows with the product of both numbers
 
 
@@ -51,7 +46,7 @@ def evaluate(*, y_true: Cellwise, y_pred: Cellwise, seed: int = 0) -> Distributi
     seed            of the cells drawn for the energy distance where a side has more than MOST_CELLS
     Raises InputError, naming all faults at once.
     """
-    pair = _pair(y_true, y_pred)
+    pair = checked_samples(y_true, y_pred)
     true, predicted = pair
     ratios = per_gene_variance_ratio(y_true=true, y_pred=predicted)
     constant = int(np.isnan(ratios).sum())
@@ -100,13 +95,13 @@ def wasserstein(*, y_true: Cellwise, y_pred: Cellwise) -> float:
 
 def per_gene_wasserstein(*, y_true: Cellwise, y_pred: Cellwise) -> Floats:
     """Wasserstein-1 distance of every gene: (n, g), (m, g) -> (g,). See `wasserstein`."""
-    true, predicted = _pair(y_true, y_pred)
+    true, predicted = checked_samples(y_true, y_pred)
     n, m = true.shape[0], predicted.shape[0]
     # Both quantile functions are constant between these cuts, counted in units of 1 / (n m) so that they are exact.
     cuts = np.union1d(np.arange(n + 1, dtype=np.int64) * m, np.arange(m + 1, dtype=np.int64) * n)
     start, width = cuts[:-1], np.diff(cuts) / (n * m)
     found = []
-    for a, b in _blocks(true, predicted):
+    for a, b in gene_blocks(true, predicted):
         a, b = np.sort(a.T, axis=1), np.sort(b.T, axis=1)  # (b, n), (b, m)
         if n != m:
             a, b = a[:, start // m], b[:, start // n]  # (b, cuts - 1)
@@ -127,7 +122,7 @@ def energy_distance(
     seed, most  of a side with more cells, `most` are drawn; the draw does not depend on the order of the cells
     Source: Szekely and Rizzo 2013, doi:10.1016/j.jspi.2013.03.018.
     """
-    true, predicted = (_drawn(side, seed, most) for side in _pair(y_true, y_pred))
+    true, predicted = (drawn_cells(side, seed, most) for side in checked_samples(y_true, y_pred))
     centre = np.concatenate([true, predicted]).mean(axis=0)  # distances stay, the squares below lose fewer digits
     true, predicted = true - centre, predicted - centre
     within = _mean_distance(true, true) + _mean_distance(predicted, predicted)
@@ -147,9 +142,9 @@ def variance_ratio(*, y_true: Cellwise, y_pred: Cellwise) -> float:
 
 def per_gene_variance_ratio(*, y_true: Cellwise, y_pred: Cellwise) -> Floats:
     """Variance of the prediction over that of the truth: (g,), NaN for a gene that does not vary in the truth."""
-    true, predicted = _pair(y_true, y_pred)
+    true, predicted = checked_samples(y_true, y_pred)
     found = []
-    for a, b in _blocks(true, predicted):
+    for a, b in gene_blocks(true, predicted):
         varies = a.max(axis=0) > a.min(axis=0)  # a variance from rounding alone is none
         below = np.where(varies, _variance(a), np.nan)
         found.append(_variance(b) / below)
@@ -162,64 +157,14 @@ def zero_share_error(*, y_true: Cellwise, y_pred: Cellwise) -> float:
     Definition: mean over genes of |share of predicted cells with 0 - share of true cells with 0|. Range 0 to 1, best 0,
     a share. Expected counts instead of drawn ones score badly: they are never 0. Source: S002-11.
     """
-    true, predicted = _pair(y_true, y_pred)
-    shares = [(b == 0).mean(axis=0) - (a == 0).mean(axis=0) for a, b in _blocks(true, predicted)]
+    true, predicted = checked_samples(y_true, y_pred)
+    shares = [(b == 0).mean(axis=0) - (a == 0).mean(axis=0) for a, b in gene_blocks(true, predicted)]
     return float(np.abs(np.concatenate(shares)).mean())
 
 
 def _differences_of_means(y_true: Cellwise, y_pred: Cellwise) -> Floats:
-    true, predicted = _pair(y_true, y_pred)
-    return np.concatenate([b.mean(axis=0) - a.mean(axis=0) for a, b in _blocks(true, predicted)])
-
-
-def _pair(y_true: Cellwise, y_pred: Cellwise) -> tuple[Cellwise, Cellwise]:
-    """Check both samples; sparse ones become columns, which blocks are cut from."""
-    sides, problems = [], []
-    for name, side in (("y_true", y_true), ("y_pred", y_pred)):
-        side = side.tocsc() if sparse.issparse(side) else np.asarray(side)
-        if side.ndim != 2 or not all(side.shape) or side.dtype.kind not in "fiub":
-            got = f"{side.dtype} of shape {side.shape}"
-            problems.append(f"{name} must be numbers of shape (cells, genes), at least 1 of each; it is {got}")
-        elif not np.isfinite(stored := side.data if sparse.issparse(side) else side).all():
-            bad = stored.size - int(np.isfinite(stored).sum())
-            problems.append(f"{name} holds {bad} values that are NaN or infinite")
-        sides.append(side)
-    true, predicted = sides
-    if not problems and true.shape[1] != predicted.shape[1]:
-        both = f"y_true has {true.shape[1]}, y_pred {predicted.shape[1]}"
-        problems.append(f"both must hold the same genes: {both}. Select them by name first")
-    if problems:
-        raise InputError(several("Samples of cells", problems))
-    return true, predicted
-
-
-def _blocks(true: Cellwise, predicted: Cellwise) -> Iterator[tuple[Floats, Floats]]:
-    """Dense float64 columns of both samples, a few genes at a time: (n, b), (m, b)."""
-    step = max(1, BLOCK // (true.shape[0] + predicted.shape[0]))
-    for start in range(0, true.shape[1], step):
-        columns = slice(start, start + step)
-        yield _dense(true[:, columns]), _dense(predicted[:, columns])
-
-
-def _dense(values: Cellwise) -> Floats:
-    values = values.toarray() if sparse.issparse(values) else values
-    return values.astype(np.float64, order="C")  # one order, so that sums round alike however the cells were stored
-
-
-def _drawn(side: Cellwise, seed: int, most: int) -> Floats:
-    """At most `most` cells, dense; which ones are drawn follows from what they are, not from where they stand."""
-    if side.shape[0] <= most:
-        return _dense(side)
-    generator = np.random.default_rng(seed)
-    direction = generator.standard_normal(side.shape[1])
-    if sparse.issparse(side):
-        place = side @ direction
-    else:
-        place = np.zeros(len(side))
-        for column, weight in enumerate(direction):  # gene by gene: the same sum for a cell wherever it stands
-            place += weight * side[:, column]
-    rows = np.argsort(place, kind="stable")[np.sort(generator.permutation(len(place))[:most])]
-    return _dense(side.tocsr()[rows] if sparse.issparse(side) else side[rows])
+    true, predicted = checked_samples(y_true, y_pred)
+    return np.concatenate([b.mean(axis=0) - a.mean(axis=0) for a, b in gene_blocks(true, predicted)])
 
 
 def _mean_distance(a: Floats, b: Floats) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from pertcast.errors import InputError
-from pertcast.metrics.distribution import Cellwise, _blocks, _drawn, _pair
+from pertcast.metrics.samples import Cellwise, checked_samples, drawn_cells, gene_blocks
 from pertcast.types import Floats
 
 MOST_CELLS = 2000  # a side of the maximum mean discrepancy, whose cost grows with the product of both numbers
@@ -66,8 +66,8 @@ def top_genes_overlap(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise
     share; by chance k / g. Says nothing of direction. Source: S003-09.
     Raises InputError for k beyond the number of genes, and for a side with fewer than 2 cells.
     """
-    sides = _pair(y_true, y_pred)
-    control = _pair(y_true, y_control)[1]
+    sides = checked_samples(y_true, y_pred)
+    control = checked_samples(y_true, y_control)[1]
     genes = sides[0].shape[1]
     if not 1 <= k <= genes:
         raise InputError(f"Overlap of the top k genes needs k from 1 to the number of genes, {genes}; got {k}.")
@@ -83,7 +83,7 @@ def welch_t(a: Cellwise, b: Cellwise) -> Floats:
     if min(a.shape[0], b.shape[0]) < 2:
         raise InputError(f"Welch's t needs at least 2 cells a side, got {a.shape[0]} and {b.shape[0]}.")
     found = []
-    for one, other in _blocks(*_pair(a, b)):
+    for one, other in gene_blocks(*checked_samples(a, b)):
         gap = np.abs(one.mean(axis=0) - other.mean(axis=0))
         noise = np.sqrt(one.var(axis=0, ddof=1) / len(one) + other.var(axis=0, ddof=1) / len(other))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -104,7 +104,7 @@ def mmd(
     Source: Gretton et al. 2012, Journal of Machine Learning Research 13:723-773.
     Raises InputError for fewer than 2 cells a side, and where all true cells are alike and no width is given.
     """
-    x, y = (_drawn(side, seed, most) for side in _pair(y_true, y_pred))
+    x, y = (drawn_cells(side, seed, most) for side in checked_samples(y_true, y_pred))
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise InputError(f"The maximum mean discrepancy needs at least 2 cells a side, got {n} and {m}.")
@@ -121,7 +121,7 @@ def _kernel(distance: Floats, width: float) -> Floats:
 
 
 def _two_means(y_true: Cellwise, y_pred: Cellwise) -> tuple[Floats, Floats]:
-    pairs = [(a.mean(axis=0), b.mean(axis=0)) for a, b in _blocks(*_pair(y_true, y_pred))]
+    pairs = [(a.mean(axis=0), b.mean(axis=0)) for a, b in gene_blocks(*checked_samples(y_true, y_pred))]
     return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
 
 

@@ -146,9 +146,7 @@ class Critic(nn.Module):
     Source: Miyato et al. 2018, arXiv:1802.05957.
     """
 
-    def __init__(
-        self, sizes: CycleGanSizes, *, centre: Tensor, code_width: int, contexts: int, spectral: bool
-    ) -> None:
+    def __init__(self, sizes: CycleGanSizes, *, centre: Tensor, code_width: int, contexts: int, spectral: bool) -> None:
         super().__init__()
         self.register_buffer("centre", centre.clone())
         self.condition = nn.Linear(code_width, sizes.embedding)

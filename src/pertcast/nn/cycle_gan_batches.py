@@ -12,7 +12,7 @@ from torch import Tensor
 from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.cycle_gan import UNKNOWN
-from pertcast.nn.film_gan_batches import GanCells
+from pertcast.nn.gan_fit import GanCells
 
 
 class CycleGanTraining(Config):

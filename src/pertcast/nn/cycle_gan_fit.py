@@ -1,8 +1,4 @@
-"""Training of the cycle-GAN: balanced batches of unpaired single cells, weights chosen by a held-out distance.
-
-The random state of a step follows from the seed and the step's number alone, so a run that was cut off and taken up
-from its checkpoint ends with the very weights of a run that was not.
-"""
+"""Training of the cycle-GAN: balanced batches of unpaired single cells, weights chosen by a held-out distance."""
 
 from __future__ import annotations
 
@@ -14,22 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pertcast.errors import InputError
 from pertcast.nn.cycle_gan import UNKNOWN, CycleNets, Translated, condition_loss
 from pertcast.nn.cycle_gan_batches import AdaptTraining, Batch, CycleGanTraining, Pair, draw_batch, find_pairs
 from pertcast.nn.cycle_gan_start import linear_start
 from pertcast.nn.film import gradient_penalty
 from pertcast.nn.film_gan import detect
-from pertcast.nn.film_gan_batches import GanCells
-from pertcast.nn.film_gan_fit import principal_axes
-from pertcast.nn.film_gan_state import load_state, save_state
-from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
+from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCells, GanTrainer, principal_axes
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 
-AXES = 50  # principal axes in which the energy distance is taken
-SCORED = 400  # source cells of a pair that are translated to score the weights, at most
-IDENTITY = 4  # one cell in so many is also asked to stay what it is
-STEP_SEEDS = 1_000_003  # steps of different seeds draw differently
 STAGES = (  # parts of the translators by name, in the order in which a new context unfreezes them
     ("context.",), ("out.", "of_condition.", "of_profile."), ("decode.",), ("heads.", "encode.", "condition."),
 )  # fmt: skip
@@ -55,28 +44,21 @@ def fit_cycle_gan(
     device = choose_device(settings.device)
     with seeded(seed, device):
         trainer = _Trainer(nets.to(device), cells.to(device), settings, seed=seed)
-        if checkpoint is not None:
-            load_state(checkpoint, trainer, digest=digest)
-        while trainer.step < settings.steps and not trainer.tired():
-            trainer.take_step()
-            if checkpoint is not None and trainer.step % settings.checkpoint_every == 0:
-                save_state(checkpoint, trainer, digest=digest)
-        trainer.finish()
+        trainer.run(checkpoint=checkpoint, digest=digest)
     nets.eval()
     return trainer.history
 
 
-class _Trainer:
-    """Networks, optimisers and what is known so far of a run."""
+class _Trainer(GanTrainer):
+    """Translators there and back, critics and a recogniser."""
 
     def __init__(self, nets: CycleNets, cells: GanCells, settings: CycleGanTraining, *, seed: int) -> None:
-        self.nets, self.cells, self.settings, self.seed = nets, cells, settings, seed
-        self.step, self.history = 0, []
+        super().__init__(cells, settings, seed=seed)
+        self.nets = nets
         self.pairs = find_pairs(cells, valid_share=settings.valid_share)
         self.scored = any(len(pair.held) for pair in self.pairs)
         self.generator = nets.translators()
         self.critic = nn.ModuleList([nets.critic_x, nets.critic_y, nets.recogniser])
-        self.best, self.running = BestWeights(), RunningWeights(settings.ema)
         common = {"betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
         linear = [p for net in self.generator for part in net.linear() for p in part.parameters()]
         others = [p for p in self.generator.parameters() if all(p is not one for one in linear)]
@@ -87,14 +69,15 @@ class _Trainer:
         self.critic_optimizer = torch.optim.AdamW(critics, **common)
         self.start = {name: value.detach().clone() for name, value in self.generator.named_parameters()}
         self.axes = principal_axes(cells.x, AXES)[0]
-        self.means = {pair.key: (self._mean(pair.source), self._mean(pair.target)) for pair in self.pairs if pair.known}
+        self.means = {
+            pair.key: (self.mean_of(pair.source), self.mean_of(pair.target)) for pair in self.pairs if pair.known
+        }
         self._measure_no_change()
         if settings.start == "linear" and not isinstance(settings, AdaptTraining):
             self._start_linear()
 
     def take_step(self) -> None:
         """Move the translators together, then critics and recogniser; score the weights when it is time."""
-        torch.manual_seed(self.seed * STEP_SEEDS + self.step)
         self._set_rates()
         self._unfreeze()
         self.nets.train()
@@ -106,7 +89,7 @@ class _Trainer:
         self.step += 1
         last = self.step == self.settings.steps
         if self.step == 1 or last or self.step % self.settings.evaluate_every == 0:
-            self._evaluate(facts)
+            self.evaluate(facts)
 
     def tired(self) -> bool:
         """Whether patience is at its end."""
@@ -114,8 +97,8 @@ class _Trainer:
         return patience is not None and self.scored and self.best.age >= patience
 
     def finish(self) -> None:
-        """Put the best weights in place; where no cells are held out, the running mean of the last ones."""
-        (self.best if self.scored else self.running).restore(self.generator)
+        """As ever, and set all weights free."""
+        super().finish()
         self.generator.requires_grad_(True)
 
     def _move_translators(self, batch: Batch, facts: dict[str, float]) -> tuple[Tensor, Tensor]:
@@ -145,7 +128,7 @@ class _Trainer:
         if isinstance(weight, AdaptTraining) and weight.anchor:
             loss = loss + weight.anchor * self._drift()
         facts |= {name: float(value.detach()) for name, value in terms.items()}
-        facts["loss"] = self._move(self.generator, self.optimizer, loss)
+        facts["loss"] = self.move("translators", _free(self.generator), self.optimizer, loss)
         return fake_y.detach(), fake_x.detach()
 
     def _matched(
@@ -197,7 +180,7 @@ class _Trainer:
             loss = loss + condition_loss(condition, truth)
             loss = loss + functional.cross_entropy(context, batch.context[:n].repeat(2))
         if loss.requires_grad:
-            facts["critic_loss"] = self._move(self.critic, self.critic_optimizer, loss)
+            facts["critic_loss"] = self.move("critics", _free(self.critic), self.critic_optimizer, loss)
 
     def _critic_loss(self, critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         score_real, score_fake = critic(real), critic(fake)
@@ -215,19 +198,6 @@ class _Trainer:
     def _shown(self, x: Tensor, least: Tensor) -> Tensor:
         """Cells as a measurement would show them."""
         return detect(x, least) if self.settings.detection else x
-
-    def _move(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            whose = "translators" if net is self.generator else "critics"
-            what = f"Loss of the {whose} is {value} in step {self.step + 1}."
-            raise InputError(f"{what} Lower the learning rates ({self.settings.lr}, {self.settings.critic_lr}).")
-        optimizer.zero_grad(set_to_none=True)
-        free = [p for p in net.parameters() if p.requires_grad]
-        loss.backward(inputs=free)
-        nn.utils.clip_grad_norm_(free, self.settings.clip)
-        optimizer.step()
-        return value
 
     def _set_rates(self) -> None:
         settings, factor = self.settings, 1.0
@@ -252,17 +222,6 @@ class _Trainer:
         apart = [(p - self.start[name]).square().sum() for name, p in free if "context" not in name]
         return torch.stack(apart).sum() if apart else next(self.generator.parameters()).new_zeros(())
 
-    def _evaluate(self, facts: dict[str, float]) -> None:
-        """Note where training stands; held-out cells, and no loss of a GAN, choose the weights (R29)."""
-        facts = {"step": self.step, **facts}
-        if self.scored:
-            kept = {name: value.clone() for name, value in self.generator.state_dict().items()}
-            self.running.restore(self.generator)
-            facts["held_out_energy"] = self.held_out_energy()
-            self.best.see(facts["held_out_energy"], self.generator)
-            self.generator.load_state_dict(kept)
-        self.history.append(facts)
-
     @torch.no_grad()
     def held_out_energy(self) -> float:
         """Energy distance of translated cells from held-out perturbed ones, mean over pairs; no change costs 1."""
@@ -283,14 +242,12 @@ class _Trainer:
     def _measure_no_change(self) -> None:
         """What each distance would be if every cell stayed as it is."""
         moment = torch.stack([(after - before).square().sum() for before, after in self.means.values()]).mean()
-        energy, marginal = [], []
-        for _ in range(8):
+        groups = []
+        for _ in range(NO_CHANGE_BATCHES):
             batch = draw_batch(self.pairs, self.cells, self.settings)
-            a, b = (part[: len(batch.y)].view(len(batch.keys), self.settings.cells, -1) for part in (batch.x, batch.y))
-            energy.append(energy_loss(a @ self.axes, b @ self.axes).mean())
-            marginal.append(marginal_loss(a, b).mean())
-        parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
-        self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
+            parts = (part[: len(batch.y)] for part in (batch.x, batch.y))
+            groups.append(tuple(part.view(len(batch.keys), self.settings.cells, -1) for part in parts))
+        self.set_no_change(moment, groups)
 
     @torch.no_grad()
     def _start_linear(self) -> None:
@@ -313,9 +270,10 @@ class _Trainer:
             if net.of_profile is not None:
                 net.of_profile.weight.copy_(torch.tensor(start.profile.reshape(-1, len(net.centre)).T))
 
-    def _mean(self, rows: Tensor) -> Tensor:
-        parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
-        return torch.stack(parts).sum(dim=0) / len(rows)
+
+def _free(net: nn.Module) -> list[Tensor]:
+    """Parameters that an adaptation has not frozen."""
+    return [p for p in net.parameters() if p.requires_grad]
 
 
 def _add(terms: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pertcast.config import Config
 from pertcast.errors import InputError
-from pertcast.nn.sparse_rows import SparseRows
+from pertcast.nn.gan_fit import GanCells
 
 
 class FilmGanTraining(Config):
@@ -50,22 +50,6 @@ class FilmGanTraining(Config):
     evaluate_every: int = Field(50, ge=1)  # steps
     checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
     device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class GanCells:
-    """Training cells on the log1p scale, and what was done to them."""
-
-    x: SparseRows  # (n, g)
-    condition: Tensor  # (n,) int64  row of `table`
-    context: Tensor  # (n,) int64
-    least: Tensor  # (n, 1)  value of a single count; 0 where unknown
-    table: Tensor  # (k, c)  codes of the conditions
-    control: int  # row of `table`
-
-    def to(self, device: torch.device) -> GanCells:
-        parts = (part.to(device) for part in (self.x, self.condition, self.context, self.least, self.table))
-        return GanCells(*parts, self.control)
 
 
 @dataclass(frozen=True, slots=True)

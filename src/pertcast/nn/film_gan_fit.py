@@ -1,36 +1,24 @@
-"""Training of the FiLM-GAN: balanced batches of unpaired cells, several objectives, weights by a held-out distance.
-
-The random state of a step follows from the seed and the step's number alone, so a run that was cut off and taken up
-from its checkpoint ends with the very weights of a run that was not.
-"""
+"""Training of the FiLM-GAN: balanced batches of unpaired cells, several objectives, weights by a held-out distance."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pertcast.errors import InputError
 from pertcast.nn.conditions import other_condition
 from pertcast.nn.film import divergence_penalty, gradient_penalty
 from pertcast.nn.film_gan import Critic, Generator, detect
-from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, GanCells, draw_batch, make_pairs, some_of
-from pertcast.nn.film_gan_state import load_state, save_state
-from pertcast.nn.fit import BestWeights, RunningWeights, choose_device, seeded
+from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, draw_batch, make_pairs, some_of
+from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCells, GanTrainer, principal_axes
 from pertcast.nn.optim import Schedule, make_optimizer
 from pertcast.nn.profile_shift import fit_profile_shift
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
-from pertcast.nn.sparse_rows import SparseRows
 
-AXES = 50  # principal axes in which the energy distance is taken
-AXES_CELLS = 4000  # that place them, at most
-SCORED = 400  # source cells of a pair of groups that are predicted to score the weights, at most
-IDENTITY = 4  # one source cell in so many is also asked to stay what it is
 PENALTIES = {"gradient": gradient_penalty, "divergence": divergence_penalty}
-STEP_SEEDS = 1_000_003  # steps of different seeds draw differently
 
 
 def fit_film_gan(
@@ -52,29 +40,22 @@ def fit_film_gan(
     device = choose_device(settings.device)
     with seeded(seed, device):
         trainer = _Trainer(generator.to(device), critic.to(device), cells.to(device), settings, seed=seed)
-        if checkpoint is not None:
-            load_state(checkpoint, trainer, digest=digest)
-        while trainer.step < settings.steps:
-            trainer.take_step()
-            if checkpoint is not None and trainer.step % settings.checkpoint_every == 0:
-                save_state(checkpoint, trainer, digest=digest)
-        trainer.finish()
+        trainer.run(checkpoint=checkpoint, digest=digest)
     generator.eval()
     return trainer.history
 
 
-class _Trainer:
-    """Networks, optimisers and what is known so far of a run."""
+class _Trainer(GanTrainer):
+    """A generator, a critic, and pairs of groups of cells."""
 
     def __init__(
         self, generator: Generator, critic: Critic, cells: GanCells, settings: FilmGanTraining, *, seed: int
     ) -> None:
-        self.generator, self.critic, self.cells, self.settings, self.seed = generator, critic, cells, settings, seed
-        self.step, self.history = 0, []
+        super().__init__(cells, settings, seed=seed)
+        self.generator, self.critic = generator, critic
         self.pairs = make_pairs(cells, settings)
         self.scored = any(len(pair.held) for pair in self.pairs)
         self.control = (cells.condition == cells.control).nonzero()[:, 0]
-        self.best, self.running = BestWeights(), RunningWeights(settings.ema)
         decay = {"weight_decay": settings.weight_decay}
         self.optimizer = make_optimizer("adamw", generator.parameters(), lr=settings.lr, **decay)
         self.critic_optimizer = make_optimizer("adamw", critic.parameters(), lr=settings.critic_lr, **decay)
@@ -84,15 +65,14 @@ class _Trainer:
         ]
         self.axes = principal_axes(cells.x, AXES)[0]
         sources = {id(pair.source): pair.source for pair in self.pairs}  # conditions of a context share theirs
-        source_means = {name: self._mean(rows) for name, rows in sources.items()}
-        self.means = [(source_means[id(pair.source)], self._mean(pair.target)) for pair in self.pairs]
+        source_means = {name: self.mean_of(rows) for name, rows in sources.items()}
+        self.means = [(source_means[id(pair.source)], self.mean_of(pair.target)) for pair in self.pairs]
         self._measure_no_change()
         if settings.warm_start != "none":
             self._start()
 
     def take_step(self) -> None:
         """Move the critic, then the generator; score the weights when it is time."""
-        torch.manual_seed(self.seed * STEP_SEEDS + self.step)
         for schedule in self.schedules:
             schedule.taken = self.step
             schedule.before_step()
@@ -101,21 +81,17 @@ class _Trainer:
         batch, critic_loss = draw_batch(self.pairs, self.settings), 0.0
         made = self._fake(batch)
         if self.settings.adversarial:
-            critic_loss = self._move(self.critic, self.critic_optimizer, self._critic_loss(batch, made[0].detach()))
+            critic_loss = self._move_critic(self._critic_loss(batch, made[0].detach()))
             for _ in range(self.settings.critic_steps - 1):
                 other = draw_batch(self.pairs, self.settings)
                 with torch.no_grad():
                     fake = self._fake(other)[0]
-                critic_loss = self._move(self.critic, self.critic_optimizer, self._critic_loss(other, fake))
-        loss = self._move(self.generator, self.optimizer, self._generator_loss(batch, made))
+                critic_loss = self._move_critic(self._critic_loss(other, fake))
+        loss = self.move("generator", self.generator.parameters(), self.optimizer, self._generator_loss(batch, made))
         self.running.see(self.generator)
         self.step += 1
         if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
-            self._evaluate(loss, critic_loss)
-
-    def finish(self) -> None:
-        """Put the best weights in place; where no cells are held out, the running mean of the last ones."""
-        (self.best if self.scored else self.running).restore(self.generator)
+            self.evaluate({"loss": loss, "critic_loss": critic_loss})
 
     def _critic_loss(self, batch: Batch, fake: Tensor) -> Tensor:
         code = self.cells.table[batch.after]
@@ -174,27 +150,8 @@ class _Trainer:
         moved = self.generator.generate(x, here, there, sample=False)
         return functional.l1_loss(self.generator.generate(moved, there, here, sample=False), x)
 
-    def _move(self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            what = f"Loss of the {type(net).__name__.lower()} is {value} in step {self.step + 1}."
-            raise InputError(f"{what} Lower the learning rates ({self.settings.lr}, {self.settings.critic_lr}).")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=list(net.parameters()))
-        nn.utils.clip_grad_norm_(net.parameters(), self.settings.clip)
-        optimizer.step()
-        return value
-
-    def _evaluate(self, loss: float, critic_loss: float) -> None:
-        """Note where training stands; held-out cells, and no loss of a GAN, choose the weights (R29)."""
-        facts = {"step": self.step, "loss": loss, "critic_loss": critic_loss}
-        if self.scored:
-            kept = {name: value.clone() for name, value in self.generator.state_dict().items()}
-            self.running.restore(self.generator)
-            facts["held_out_energy"] = self.held_out_energy()
-            self.best.see(facts["held_out_energy"], self.generator)
-            self.generator.load_state_dict(kept)
-        self.history.append(facts)
+    def _move_critic(self, loss: Tensor) -> float:
+        return self.move("critic", self.critic.parameters(), self.critic_optimizer, loss)
 
     @torch.no_grad()
     def held_out_energy(self) -> float:
@@ -218,15 +175,11 @@ class _Trainer:
         """What each distance would be if every cell stayed as it is."""
         weight = torch.tensor([pair.weight(self.settings.cells) for pair in self.pairs], device=self.axes.device)
         moment = torch.stack([(after - before).square().sum() for before, after in self.means]) @ weight / weight.sum()
-        batches = [draw_batch(self.pairs, self.settings) for _ in range(8)]
-        energy, marginal = [], []
-        for batch in batches:
-            a, b = (self.cells.x[rows].dense() for rows in (batch.source, batch.target))
-            a, b = (part.view(len(batch.pairs), self.settings.cells, -1) for part in (a, b))
-            energy.append(energy_loss(a @ self.axes, b @ self.axes).mean())
-            marginal.append(marginal_loss(a, b).mean())
-        parts = {"moment": moment, "energy": torch.stack(energy).mean(), "marginal": torch.stack(marginal).mean()}
-        self.no_change = {name: max(float(value), 1e-3) for name, value in parts.items()}
+        groups = []
+        for batch in [draw_batch(self.pairs, self.settings) for _ in range(NO_CHANGE_BATCHES)]:
+            parts = (self.cells.x[rows].dense() for rows in (batch.source, batch.target))
+            groups.append(tuple(part.view(len(batch.pairs), self.settings.cells, -1) for part in parts))
+        self.set_no_change(moment, groups)
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -243,15 +196,3 @@ class _Trainer:
         context = torch.tensor([pair.context for pair in pairs], device=device)
         shared, own, _ = fit_profile_shift(change, profile, shift, weight=weight, context=context)
         net.start_from(shared, own if reads else None)
-
-    def _mean(self, rows: Tensor) -> Tensor:
-        parts = [self.cells.x[part].dense().sum(dim=0) for part in rows.split(1024)]
-        return torch.stack(parts).sum(dim=0) / len(rows)
-
-
-def principal_axes(x: SparseRows, count: int) -> tuple[Tensor, Tensor]:
-    """First principal axes of cells (g, k), k at most `count`, and how far cells spread along each (k,)."""
-    rows = torch.randperm(len(x))[:AXES_CELLS].to(x.device)
-    dense = x[rows].dense()
-    _, size, axes = torch.pca_lowrank(dense, q=min(count, *dense.shape), niter=4)
-    return axes, size / math.sqrt(len(rows))

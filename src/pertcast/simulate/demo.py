@@ -148,4 +148,3 @@ def describe(facts: dict[str, object]) -> str:
     """Say in a line what a demo's floor and ceiling are."""
     keys = ("size", "seed", "version", "mrrmse_zeros", "mrrmse_oracle")
     return json.dumps({key: facts[key] for key in keys})
-

@@ -71,9 +71,7 @@ def write_cells(
     return _write(path, blocks, table, about)
 
 
-def _write(
-    path: Path, blocks: Iterable[SimulatedCells], obs: pd.DataFrame, about: About
-) -> dict[str, object]:
+def _write(path: Path, blocks: Iterable[SimulatedCells], obs: pd.DataFrame, about: About) -> dict[str, object]:
     from anndata.io import write_elem
 
     total, entries, ends = 0.0, 0, [np.zeros(1, np.int64)]

@@ -75,9 +75,7 @@ def add_mechanistic_gene(
     size = 1 / p.dispersion
     drawn = rest.negative_binomial(size, size / (size + p.mean))
     drawn = np.where(rest.binomial(1, p.zero_inflation) == 1, 0, drawn)
-    return PlantedGene(
-        gene, drawn, p, float((p.mean == mechanism.floor).mean()), float((p.zero_inflation == 0).mean())
-    )
+    return PlantedGene(gene, drawn, p, float((p.mean == mechanism.floor).mean()), float((p.zero_inflation == 0).mean()))
 
 
 def with_mechanistic_gene(cells: SimulatedCells, planted: PlantedGene) -> SimulatedCells:

@@ -96,9 +96,7 @@ def _order(file: h5py.File, path: Path, model: StructuralModel) -> Ints:
     return np.array([place[gene] for gene in model.genes])
 
 
-def _context(
-    file: h5py.File, path: Path, conditions: tuple[Condition, ...]
-) -> tuple[Context, Ints | None]:
+def _context(file: h5py.File, path: Path, conditions: tuple[Condition, ...]) -> tuple[Context, Ints | None]:
     """Read the table of cells: their context, and the number of the condition of each if there are any."""
     from anndata.io import read_elem
 

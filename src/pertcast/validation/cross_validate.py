@@ -137,9 +137,7 @@ class Work:
         return self.kept[key]
 
 
-def predict_held_out(
-    model: Model, rows: Examples, *, fitted_on: Examples | None, in_sample: bool = False
-) -> Floats:
+def predict_held_out(model: Model, rows: Examples, *, fitted_on: Examples | None, in_sample: bool = False) -> Floats:
     """Predict rows that were not fitted on: (n, g).
 
     fitted_on   the rows that the model learned from, or None where `rows` are of another table

@@ -1,4 +1,4 @@
-"""The whole state of a FiLM-GAN's training on disk: numbers as safetensors, the rest as JSON."""
+"""The whole state of a GAN's training on disk: numbers as safetensors, the rest as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from pertcast.errors import InputError
 from pertcast.io.arrays import load_arrays, save_arrays
 
-NAME = "film-gan-training"
+NAME = "gan-training"
 
 
 def save_state(folder: Path, trainer: Any, *, digest: str) -> None:
