@@ -20,7 +20,7 @@ LAYERS = {
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.cell_runs": 4, "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_verbs": 6,
     "pertcast.cell_benchmark": 6,
-    "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7,
+    "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7, "pertcast.app": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
 BESIDE = {
@@ -44,6 +44,7 @@ BESIDE = {
     ("pertcast.cli", "pertcast.report"),
     ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),
+    ("pertcast.app", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),
 }
 
