@@ -20,7 +20,8 @@ QUICK = {  # settings that make a model fit in a second on a few hundred cells
 }
 ASKED = {"gene-regression": "GENE0002=12"}  # a condition in the model's own grammar; the others know `up`
 LOGS = {  # read log1p values as well as counts
-    "context-transfer", "cycle-gan", "film-gan", "no-change", "mean-shift", "quantile-map",
+    "context-transfer", "cycle-gan", "film-gan", "no-change", "mean-shift", "quantile-map", "log-mean-shift",
+    "nearest-context", "additive", "ridge-shift", "pca-shift", "entropic-ot",
 }  # fmt: skip
 
 
