@@ -25,6 +25,7 @@ from pertcast.io.tables import (
     read_solution,
     read_template,
 )
+from pertcast.leaderboard import keep_table
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
 from pertcast.preflight import check_device, check_recipes, make_folder, placed, prepare_place, told_apart
 from pertcast.runs import Run, open_run, read_manifest
@@ -123,7 +124,11 @@ def cross_validate(
         cache=Cache(cache),
         jobs=jobs or available_jobs(),
     )
-    return _cv_result(competition, question, made, runs)
+    result = _cv_result(competition, question, made, runs)
+    keep_table(
+        out, result.table, runs=runs, folds=made, data_digest=competition.digest, simulated=competition.simulated
+    )
+    return result
 
 
 def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:
