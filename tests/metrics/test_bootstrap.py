@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from pertcast.metrics.bootstrap import DRAWS, interval
+from pertcast.metrics.bootstrap import DRAWS, centred_interval, interval
 
 
 def test_groups_of_one_row_are_the_ordinary_bootstrap():
@@ -73,3 +73,9 @@ def test_it_covers_the_truth_about_as_often_as_it_says(size):
         low, high = interval(values, compound.astype(object))
         hit += low <= 0 <= high
     assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200) - 0.01 <= hit / 200 <= 1
+
+
+def test_centred_interval_by_hand():
+    """Draws that all lie above the score: moved so that their mean is the score, then the 2.5 and 97.5 % quantiles."""
+    draws = np.linspace(11, 13, 201)  # mean 12, quantiles 11.05 and 12.95
+    assert_allclose(centred_interval(10.0, draws), (9.05, 10.95))

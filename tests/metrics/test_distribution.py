@@ -51,6 +51,37 @@ def test_energy_distance_of_one_gene_is_scipys():
     assert_allclose(energy_distance(y_true=y, y_pred=p), oracle**2, rtol=1e-6)
 
 
+def test_unbiased_energy_distance_pairs_no_cell_with_itself():
+    """By all pairs; and two samples of one distribution lie on both sides of 0, as the biased form never does."""
+    y, p = counts(0, 30), counts(1, 20, mean=4.0)
+    within = [cdist(side, side).sum() / (len(side) * (len(side) - 1)) for side in (y, p)]
+    by_hand = 2 * cdist(y, p).mean() - sum(within)
+    assert_allclose(distribution.unbiased_energy_distance(y_true=y, y_pred=p), by_hand, rtol=1e-9)
+    rng = np.random.default_rng(0)
+    same = [
+        distribution.unbiased_energy_distance(y_true=rng.normal(size=(15, 3)), y_pred=rng.normal(size=(9, 3)))
+        for _ in range(300)
+    ]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(300)
+    assert min(same) < 0 < max(same)
+    with pytest.raises(InputError, match="at least 2 cells a side, got 30 and 1"):
+        distribution.unbiased_energy_distance(y_true=y, y_pred=p[:1])
+
+
+def test_totals_over_genes_are_numpys():
+    """Genes with too many zeros make up for those with too few in the total alone."""
+    y, p = counts(0, 50), counts(1, 80, mean=1.0)
+    total = p.var(0, ddof=1).sum() / y.var(0, ddof=1).sum()
+    assert_allclose(distribution.total_variance_ratio(y_true=y, y_pred=p), total, rtol=1e-6)
+    assert_allclose(
+        distribution.total_zero_share_error(y_true=y, y_pred=p), abs((p == 0).mean() - (y == 0).mean()), rtol=1e-9
+    )
+    crossed = {"y_true": np.array([[0.0, 1.0]]), "y_pred": np.array([[1.0, 0.0]])}
+    assert distribution.total_zero_share_error(**crossed) == 0
+    assert distribution.zero_share_error(**crossed) == 1
+    assert np.isnan(distribution.total_variance_ratio(y_true=np.ones((4, 2)), y_pred=np.ones((4, 2))))
+
+
 def test_moments_and_zeros_are_numpys():
     y, p = counts(0, 50), counts(1, 80, mean=1.0)
     gap = p.mean(0) - y.mean(0)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
+from scipy.spatial.distance import cosine
 from scipy.stats import pearsonr, ttest_ind
 from sklearn.metrics import r2_score
 
 from pertcast.errors import InputError
+from pertcast.metrics import structure
 from pertcast.metrics.structure import (
     delta_pearson,
     mmd,
@@ -59,6 +61,42 @@ def test_skill_is_0_for_no_change_and_1_for_the_truth(cells):
     half = (true.mean(axis=0) + control.mean(axis=0)) / 2
     assert_allclose(skill_of_means(y_true=true, y_pred=half[None], y_control=control), 0.75)  # a quarter is left
     assert np.isnan(delta_pearson(y_true=true, y_pred=control, y_control=control))
+
+
+def test_direction_of_changes(cells):
+    """S003-09: the cosine by scipy; the share of right signs by a loop; no change moves nowhere."""
+    true, predicted, control = cells
+    t, p, c = (side.mean(axis=0) for side in cells)
+    sides = {"y_true": true, "y_pred": predicted, "y_control": control}
+    assert_allclose(structure.delta_cosine(**sides), 1 - cosine(t - c, p - c), rtol=1e-12)
+    right = sum((a > 0) == (b > 0) for a, b in zip(t - c, p - c, strict=True)) / 15
+    assert structure.direction_accuracy(**sides) == pytest.approx(right)
+    still = {**sides, "y_pred": control}
+    assert structure.delta_cosine(**still) == 0
+    assert structure.direction_accuracy(**still) == 0
+    shifted = {**sides, "y_true": control + 1, "y_pred": control + 3}
+    assert structure.delta_cosine(**shifted) == pytest.approx(1)  # of a change that all genes share
+    nothing = {**sides, "y_true": control}
+    assert np.isnan(structure.delta_cosine(**nothing))
+    assert np.isnan(structure.direction_accuracy(**nothing))
+
+
+def test_gene_correlations_are_numpys(cells):
+    """S000-11: constant genes are left out; independent noise loses what planted modules give."""
+    true, predicted, _ = cells
+    upper = np.triu_indices(15, 1)
+    want = pearsonr(*(np.corrcoef(side.T)[upper] for side in (true, predicted)))[0]
+    assert_allclose(structure.gene_correlation(y_true=true, y_pred=predicted), want, rtol=1e-9)
+    flat = predicted.copy()
+    flat[:, 3] = 0.1
+    others = [j for j in range(15) if j != 3]
+    left = structure.gene_correlation(y_true=true[:, others], y_pred=predicted[:, others])
+    assert_allclose(structure.gene_correlation(y_true=true, y_pred=flat), left, rtol=1e-9)
+    rng = np.random.default_rng(2)
+    modules = [np.repeat(rng.normal(size=(400, 3)), 5, axis=1) + 0.5 * rng.normal(size=(400, 15)) for _ in range(2)]
+    assert structure.gene_correlation(y_true=modules[0], y_pred=modules[1]) > 0.95
+    assert abs(structure.gene_correlation(y_true=modules[0], y_pred=rng.normal(size=(400, 15)))) < 0.3
+    assert np.isnan(structure.gene_correlation(y_true=true[:, :2], y_pred=predicted[:, :2]))  # one pair
 
 
 def test_mmd_against_a_slow_loop(cells):

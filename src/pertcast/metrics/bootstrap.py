@@ -25,6 +25,16 @@ def interval(values: Floats, groups: Strings, *, seed: int = 0) -> tuple[float, 
     return float(low), float(high)
 
 
+def centred_interval(value: float, draws: Floats) -> tuple[float, float]:
+    """95 % interval around a score from its bootstrap draws (b,), moved so that their mean is the score.
+
+    Drawing cells again adds their noise to gene means a second time, so squared errors of all draws lie above the score
+    itself; only their spread can be used. Source: Efron and Tibshirani 1993, chapter 10, on the bootstrap's bias.
+    """
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - draws.mean()
+    return float(value + low), float(value + high)
+
+
 def grouped_standard_error(values: Floats, groups: Strings) -> float:
     """Standard error of the mean of `values` (n,), where those of a group (n,) err together; 0 for a single group.
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from pertcast.errors import InputError
 from pertcast.metrics.samples import Cellwise, checked_samples, drawn_cells, gene_blocks
 from pertcast.types import Floats
 
@@ -122,12 +123,24 @@ def energy_distance(
     seed, most  of a side with more cells, `most` are drawn; the draw does not depend on the order of the cells
     Source: Szekely and Rizzo 2013, doi:10.1016/j.jspi.2013.03.018.
     """
-    true, predicted = (drawn_cells(side, seed, most) for side in checked_samples(y_true, y_pred))
-    centre = np.concatenate([true, predicted]).mean(axis=0)  # distances stay, the squares below lose fewer digits
-    true, predicted = true - centre, predicted - centre
-    within = _mean_distance(true, true) + _mean_distance(predicted, predicted)
-    squared = max(2 * _mean_distance(true, predicted) - within, 0.0)
+    across, within_true, within_predicted, _ = _mean_distances(y_true, y_pred, seed, most)
+    squared = max(2 * across - within_true - within_predicted, 0.0)
     return float(np.sqrt(squared)) if root else squared
+
+
+def unbiased_energy_distance(*, y_true: Cellwise, y_pred: Cellwise, seed: int = 0, most: int = MOST_CELLS) -> float:
+    """Energy distance of the two samples without the bias of small ones: no cell is paired with itself.
+
+    Definition: as `energy_distance`, its two means within a sample taken over different cells (the U-statistic). Two
+    samples of one distribution give 0 on average and may lie a little below it. Range about 0 to infinity, best 0, unit
+    of the cells.
+    Source: Szekely and Rizzo 2013, doi:10.1016/j.jspi.2013.03.018; Gretton et al. 2012 for the unbiased form.
+    Raises InputError for fewer than 2 cells a side.
+    """
+    across, within_true, within_predicted, (n, m) = _mean_distances(y_true, y_pred, seed, most)
+    if min(n, m) < 2:
+        raise InputError(f"The unbiased energy distance needs at least 2 cells a side, got {n} and {m}.")
+    return 2 * across - within_true * n / (n - 1) - within_predicted * m / (m - 1)
 
 
 def variance_ratio(*, y_true: Cellwise, y_pred: Cellwise) -> float:
@@ -151,20 +164,55 @@ def per_gene_variance_ratio(*, y_true: Cellwise, y_pred: Cellwise) -> Floats:
     return np.concatenate(found)
 
 
+def total_variance_ratio(*, y_true: Cellwise, y_pred: Cellwise) -> float:
+    """Variance of the prediction over that of the truth, each summed over genes.
+
+    Range 0 to infinity, best 1, no unit. Strongly expressed genes weigh most, unlike in `variance_ratio`; NaN where no
+    gene varies in the truth. Variances divide by the number of cells less one. Source: S002-11.
+    """
+    true, predicted = checked_samples(y_true, y_pred)
+    sums = np.sum([(_variance(a).sum(), _variance(b).sum()) for a, b in gene_blocks(true, predicted)], axis=0)
+    return float(sums[1] / sums[0]) if sums[0] > 0 else float("nan")
+
+
 def zero_share_error(*, y_true: Cellwise, y_pred: Cellwise) -> float:
     """Mean absolute difference of each gene's share of zeros.
 
     Definition: mean over genes of |share of predicted cells with 0 - share of true cells with 0|. Range 0 to 1, best 0,
     a share. Expected counts instead of drawn ones score badly: they are never 0. Source: S002-11.
     """
-    true, predicted = checked_samples(y_true, y_pred)
-    shares = [(b == 0).mean(axis=0) - (a == 0).mean(axis=0) for a, b in gene_blocks(true, predicted)]
-    return float(np.abs(np.concatenate(shares)).mean())
+    return float(np.abs(_differences_of_zero_shares(y_true, y_pred)).mean())
+
+
+def total_zero_share_error(*, y_true: Cellwise, y_pred: Cellwise) -> float:
+    """Absolute difference of the share of zeros among all values.
+
+    Range 0 to 1, best 0, a share. Genes with too many zeros make up for those with too few; `zero_share_error` does not
+    let them. Source: S002-11.
+    """
+    return float(np.abs(_differences_of_zero_shares(y_true, y_pred).mean()))
 
 
 def _differences_of_means(y_true: Cellwise, y_pred: Cellwise) -> Floats:
     true, predicted = checked_samples(y_true, y_pred)
     return np.concatenate([b.mean(axis=0) - a.mean(axis=0) for a, b in gene_blocks(true, predicted)])
+
+
+def _differences_of_zero_shares(y_true: Cellwise, y_pred: Cellwise) -> Floats:
+    true, predicted = checked_samples(y_true, y_pred)
+    shares = [(b == 0).mean(axis=0) - (a == 0).mean(axis=0) for a, b in gene_blocks(true, predicted)]
+    return np.concatenate(shares)
+
+
+def _mean_distances(
+    y_true: Cellwise, y_pred: Cellwise, seed: int, most: int
+) -> tuple[float, float, float, tuple[int, int]]:
+    """Mean distance across both sides, within the true one, within the predicted one; and how many cells each has."""
+    true, predicted = (drawn_cells(side, seed, most) for side in checked_samples(y_true, y_pred))
+    centre = np.concatenate([true, predicted]).mean(axis=0)  # distances stay, the squares below lose fewer digits
+    true, predicted = true - centre, predicted - centre
+    means = (_mean_distance(a, b) for a, b in ((true, predicted), (true, true), (predicted, predicted)))
+    return *means, (len(true), len(predicted))
 
 
 def _mean_distance(a: Floats, b: Floats) -> float:
@@ -186,5 +234,15 @@ def _median(ratios: Floats) -> float:
 
 METRICS: dict[str, Callable[..., float]] = {
     metric.__name__: metric
-    for metric in (mae_of_means, mse_of_means, wasserstein, energy_distance, variance_ratio, zero_share_error)
+    for metric in (
+        mae_of_means,
+        mse_of_means,
+        wasserstein,
+        energy_distance,
+        unbiased_energy_distance,
+        variance_ratio,
+        total_variance_ratio,
+        zero_share_error,
+        total_zero_share_error,
+    )
 }

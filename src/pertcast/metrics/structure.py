@@ -48,6 +48,48 @@ def delta_pearson(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) ->
     return _pearson(t - c, p - c)
 
 
+def delta_cosine(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
+    """Cosine between the changes of gene means from control, true and predicted.
+
+    Range -1 to 1, best 1, no unit; 0 for a prediction without change, NaN for a truth without. Unlike the correlation
+    it sees a change that all genes share; like it, it is blind to the size. Source: S003-09.
+    """
+    t, p, c = _three_means(y_true, y_pred, y_control)
+    sizes = np.linalg.norm(t - c), np.linalg.norm(p - c)
+    if not sizes[0] > 0:
+        return float("nan")
+    return float((t - c) @ (p - c) / (sizes[0] * sizes[1])) if sizes[1] > 0 else 0.0
+
+
+def direction_accuracy(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
+    """Share of genes whose mean moves the way it truly does, up or down; a gene that does not move is wrong.
+
+    Range 0 to 1, best 1, a share: 0 for no change, about a half by chance. Genes whose true mean does not move are left
+    out; NaN where none does. Give the genes that differ most: over all genes noise decides most signs. Source: S003-09.
+    """
+    t, p, c = _three_means(y_true, y_pred, y_control)
+    moved = t != c
+    return float((np.sign(p - c) == np.sign(t - c))[moved].mean()) if moved.any() else float("nan")
+
+
+def gene_correlation(*, y_true: Cellwise, y_pred: Cellwise) -> float:
+    """Pearson correlation, over pairs of genes, of the gene-gene correlations of truth and prediction.
+
+    Range -1 to 1, best 1, no unit. With few cells both matrices are mostly noise: read it beside the ceiling. Pairs
+    with a gene that does not vary on one side are left out; NaN where fewer than 2 pairs are left, or all are alike.
+    Cost grows with the square of the genes: give some hundreds at most. Source: S000-11.
+    """
+    pairs = []
+    for side in checked_samples(y_true, y_pred):
+        values = drawn_cells(side, 0, MOST_CELLS)
+        scale = values.std(axis=0) * np.sqrt(len(values))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = (values - values.mean(axis=0)) / np.where(scale > 1e-12, scale, np.nan)
+        pairs.append((values.T @ values)[np.triu_indices(values.shape[1], 1)])
+    known = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
+    return _pearson(*(side[known] for side in pairs)) if known.sum() > 1 else float("nan")
+
+
 def skill_of_means(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
     """Share of the change that the prediction gets right: 0 is no change, 1 perfect.
 
