@@ -14,12 +14,16 @@ from pertcast.types import Cells, Floats
 TOTAL = 1e4  # counts a cell is scaled to before log1p
 
 
-def as_log1p(cells: Cells) -> csr_array:
-    """Return log1p of counts per 10,000; log1p values as they are: (n, g) float32."""
+def as_log1p(cells: Cells, totals: Floats | None = None) -> csr_array:
+    """Return log1p of counts per 10,000; log1p values as they are: (n, g) float32.
+
+    totals  (n,) counts of each cell over all genes, where the file has fewer; None: the sum of the given counts
+    """
     if cells.unit == "log1p":
         return csr_array(cells.x, dtype=np.float32)
     x = csr_array(cells.x, dtype=np.float64)
-    x.data = np.log1p(x.data * np.repeat(TOTAL / total_counts(cells), np.diff(x.indptr)))
+    totals = total_counts(cells) if totals is None else totals
+    x.data = np.log1p(x.data * np.repeat(TOTAL / totals, np.diff(x.indptr)))
     return x.astype(np.float32)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pertcast.errors import InputError, LeakError, shorten, unknown
 from pertcast.io.atomic import write_json
@@ -84,9 +85,38 @@ def split_cells(
         if strategy == "context" and not keep_untreated:
             valid |= np.isin(cells.context, list(chosen))
         said = f"{len(held)} cells" if strategy == "cell" else f"{strategy}: {shorten(sorted(held))}"
-        rows = np.flatnonzero(~valid), np.flatnonzero(valid)
-        splits.append(CellSplit(f"{strategy}-{number}", *rows, said, cells.ids))
+        splits.append(_holding(strategy, number, said, valid, cells))
     return splits
+
+
+def hold_out_contexts(cells: Cells, contexts: Sequence[str]) -> list[CellSplit]:
+    """Hold out all treated cells of one context after another: a split per context, in the order given.
+
+    Untreated cells of the context train: they are known when its response is asked for.
+    """
+    return [
+        _holding("context", number, f"context: {name}", ~cells.untreated & (cells.context == name), cells)
+        for number, name in enumerate(contexts)
+    ]
+
+
+def rotate_pairs(cells: Cells, conditions: Sequence[str], contexts: Sequence[str]) -> list[CellSplit]:
+    """Hold out every pair of a condition and a context once: as many splits as contexts, in each a pair per condition.
+
+    Split k holds out condition i, of the sorted ones, in context (i + k) mod m of the m sorted ones, so that a held-out
+    condition is always trained on in all other contexts, and every context trains on other conditions.
+    """
+    turned, splits = sorted(contexts), []
+    for k in range(len(turned)):
+        pairs = {condition: turned[(i + k) % len(turned)] for i, condition in enumerate(sorted(conditions))}
+        held = np.array([pairs.get(one) == other for one, other in zip(cells.condition, cells.context, strict=True)])
+        said = "pair: " + ", ".join(f"{one} / {other}" for one, other in pairs.items())
+        splits.append(_holding("pair", k, said, held, cells))
+    return splits
+
+
+def _holding(strategy: str, number: int, said: str, held: NDArray[np.bool_], cells: Cells) -> CellSplit:
+    return CellSplit(f"{strategy}-{number}", np.flatnonzero(~held), np.flatnonzero(held), said, cells.ids)
 
 
 def _by_context(cells: Cells) -> list[str | None]:
