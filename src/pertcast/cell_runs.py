@@ -18,6 +18,7 @@ from pertcast.cells.registry import build
 from pertcast.config import CellRecipe
 from pertcast.errors import InputError
 from pertcast.io.atomic import atomic_folder, digest_file, write_json
+from pertcast.io.cell_forms import files_of
 from pertcast.types import CellModel
 
 REFERENCE = "mean-shift"
@@ -114,22 +115,23 @@ def open_cell_run(folder: Path) -> CellRun:
 
 
 def digest_data(path: Path) -> str:
-    """Digest a file, or a folder of files with their names, by content."""
+    """Digest by content what a reader of cells reads: a file, those beside it, or a folder's with their names."""
     path = Path(path)
-    if not path.is_dir():
+    files = files_of(path)
+    if files == [path]:
         return digest_file(path)
-    digest = hashlib.sha256()
-    for file in sorted(one for one in path.rglob("*") if one.is_file()):
-        digest.update(f"{file.relative_to(path)}:{digest_file(file)}\n".encode())
+    digest, home = hashlib.sha256(), path if path.is_dir() else path.parent
+    for file in files:
+        digest.update(f"{file.relative_to(home)}:{digest_file(file)}\n".encode())
     return digest.hexdigest()
 
 
 @cache
-def code_digest() -> str:
-    """Digest of the source that numbers follow from."""
+def code_digest(*more: str) -> str:
+    """Digest of the source that numbers follow from: models of cells, networks, and further folders."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for folder in ("cells", "nn"):
+    for folder in ("cells", "nn", *more):
         for path in sorted((root / folder).glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

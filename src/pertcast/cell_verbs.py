@@ -22,6 +22,7 @@ from pertcast.cells.mean_shift import MeanShift, shifted
 from pertcast.cells.registry import build, entries
 from pertcast.config import CellRecipe, load_cell_recipe
 from pertcast.errors import InputError, shorten, unknown
+from pertcast.io.cell_forms import FORMS
 from pertcast.io.single_cells import read_cells, read_expression, read_mean_shift, write_cells
 from pertcast.metrics.distribution import DistributionScores, evaluate
 from pertcast.types import Cells, Floats
@@ -49,7 +50,7 @@ def fit_cells(
     changes: Sequence[str] = (),
     seed: int = 0,
 ) -> Fitted:
-    """Fit a model of cells to a file of untreated and treated cells, and write its run folder.
+    """Fit a model of cells to untreated and treated cells, in any form, and write its run folder.
 
     model    a registered name, or `default`
     preset   a recipe for this model by name or TOML file; without it the model's defaults
@@ -60,7 +61,7 @@ def fit_cells(
     recipe = cell_recipe(model, preset=preset, changes=changes)
     unfitted = build(recipe.model, recipe.settings)
     if not Path(data).exists():
-        raise InputError(f"'{data}' does not exist. Give an h5ad file, or a folder in anndata's zarr form.")
+        raise InputError(f"'{data}' does not exist. Give cells as one of: {FORMS}.")
     inputs = cell_inputs(recipe, columns, data=data, seed=seed)
     out = Path(out)
     if out.exists():
@@ -128,7 +129,7 @@ def predict_cells(
     control = cells.take(rows)
     sample = control.unit == "counts" if sample is None else sample
     found = opened.model().predict(control, condition, seed=seed, sample=sample)
-    whole, carried = _with_all_genes(found, control)
+    whole, carried = with_all_genes(found, control)
     about = {
         "run": opened.digest, "model": opened.recipe.model, "condition": condition, "context": context,
         "seed": seed, "sample": sample, "pertcast": __version__,
@@ -236,7 +237,7 @@ def _mean_shift(reference: MeanShift, condition: str, genes: tuple[str, ...]) ->
     return np.array([known.get(gene, 0.0) for gene in genes])
 
 
-def _with_all_genes(found: Cells, control: Cells) -> tuple[Cells, int]:
+def with_all_genes(found: Cells, control: Cells) -> tuple[Cells, int]:
     """Put the predicted genes among all genes of the untreated cells; and how many were carried over."""
     known = set(found.genes)
     rest = tuple(gene for gene in control.genes if gene not in known)

@@ -13,7 +13,7 @@ from pertcast.de.pseudobulk import Pseudobulk, pseudobulk
 from pertcast.de.table import DETable, carry, de_table
 from pertcast.errors import InputError, shorten
 from pertcast.io.atomic import write_parquet
-from pertcast.io.counts import read_counts
+from pertcast.io.cell_forms import Reading, read_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def differential_expression(
 ) -> Differential:
     """Test every condition against the control within each group, from a file of cells.
 
-    path            h5ad with raw counts in X, or in `layer`
+    path            cells in any form of `read_form`, raw counts in X or in `layer`
     group           column of `obs` within whose levels conditions are compared, such as the cell type
     condition       column of `obs`; `control` is one of its labels
     replicate       columns that tell samples apart: cells that agree in them, in group, condition and covariates are
@@ -100,7 +100,7 @@ def differential_expression(
     if out is not None and out == long:
         raise InputError(f"'{out}' is named twice: the wide and the long table are files of their own.")
     how = Comparison(condition, control, tuple(covariates), weights, expressed_only, "exact" if exact else "limma")
-    cells = read_counts(path, layer=layer)
+    cells = read_form(path, Reading(layer=layer))
     keys = needed_columns(how, [group], replicate)
     bulk = pseudobulk(cells.values, cells.obs, keys, genes=cells.genes, min_cells=min_cells)
     table = carry(de_table(bulk, group, how, skip=skip), cells.obs, condition)

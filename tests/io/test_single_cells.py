@@ -105,6 +105,9 @@ def test_a_file_of_untreated_cells_is_refused_only_where_treated_ones_are_needed
 
 def test_what_is_no_store_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="holds no cells in a form that is known"):
+        read_cells(tmp_path / "folder", **KEYS)
+    (tmp_path / "folder" / "zarr.json").write_text("no")
     with pytest.raises(InputError, match="not a whole anndata zarr store"):
         read_cells(tmp_path / "folder", **KEYS)
     (tmp_path / "text.h5ad").write_text("no")

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from pertcast.commands.cells_files import convert
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
 
 cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells: h5ad in, h5ad out.", rich_markup_mode=None)
 
+cells_app.command("convert")(convert)
+
+FORMS = "h5ad, zarr, 10x, text, CSV folder, .npy"
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")]
 
 
@@ -28,7 +32,7 @@ def models(as_json: Json = False) -> None:
 @cells_app.command("fit")
 def fit(
     model: Annotated[str, typer.Argument(help="A name of `pertcast cells models`, or `default`.")],
-    data: Annotated[Path, typer.Argument(help="h5ad file or zarr folder with untreated and treated cells.")],
+    data: Annotated[Path, typer.Argument(help=f"Untreated and treated cells: {FORMS}.")],
     condition_key: Annotated[str, typer.Option(help="Column of obs with what was done to a cell.")],
     control: Annotated[str, typer.Option(help="Label of untreated cells in that column.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
@@ -58,9 +62,7 @@ def fit(
 @cells_app.command("predict")
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that `pertcast cells fit` wrote.")],
-    data: Annotated[
-        Path, typer.Argument(help="h5ad file or zarr folder with untreated cells, columns as in training.")
-    ],
+    data: Annotated[Path, typer.Argument(help="Untreated cells, in any form, columns as in training.")],
     condition: Annotated[str, typer.Option(help="What is done to the cells.")],
     out: Annotated[Path, typer.Option(help="h5ad file to write.")],
     context: Annotated[str | None, typer.Option(help="Only untreated cells of this context.")] = None,
@@ -117,7 +119,7 @@ def _where(pairs: list[str] | None) -> dict[str, str]:
 
 @cells_app.command("benchmark")
 def benchmark(
-    data: Annotated[Path, typer.Argument(help="h5ad file or zarr folder with untreated and treated cells.")],
+    data: Annotated[Path, typer.Argument(help=f"Untreated and treated cells: {FORMS}.")],
     holdout_key: Annotated[str, typer.Option(help="Column with the contexts to hold out, such as cell_type.")],
     out: Annotated[Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")],
     condition_key: Annotated[str, typer.Option(help="Column of obs with what was done to a cell.")] = "condition",

@@ -1,4 +1,4 @@
-"""Counts of single cells with what is known of each cell, from an h5ad file."""
+"""Values of single cells with what is known of each cell, from a file or folder that anndata wrote."""
 
 from __future__ import annotations
 
@@ -48,3 +48,23 @@ def read_counts(path: Path, *, layer: str | None = None) -> CellCounts:
         size = f"{len(obs)} cells and {len(genes)} genes"
         raise InputError(f"'{path}': the matrix has shape {values.shape}, expected {size}. Copy or download it again.")
     return CellCounts(obs, genes, values)
+
+
+def read_zarr(path: Path, *, layer: str | None = None) -> CellCounts:
+    """Read the same from a folder in anndata's zarr form. Raises InputError as `read_counts`."""
+    import zarr
+    from anndata.io import read_elem
+
+    try:
+        store = zarr.open_group(path, mode="r")
+        where = store["layers"] if layer is not None else store
+        name = "X" if layer is None else layer
+        if name not in where:
+            known = ", ".join(sorted(store["layers"])) or "none"
+            raise InputError(f"'{path}' has no {'X' if layer is None else f'layer {layer!r}'}. Layers: {known}.")
+        obs, var, values = read_elem(store["obs"]), read_elem(store["var"]), read_elem(where[name])
+    except InputError:
+        raise
+    except Exception as error:  # zarr and anndata raise classes of their own, which differ by version
+        raise InputError(f"'{path}' is not a whole anndata zarr store: {error}. Copy or write it again.") from error
+    return CellCounts(obs, tuple(str(gene) for gene in var.index), values)

@@ -1,4 +1,4 @@
-"""Single cells as models read them, from h5ad or zarr; and what models predict, as h5ad."""
+"""Single cells as models read them, from a file in whichever form; and what models predict, as h5ad."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from scipy.sparse import csr_array, csr_matrix, issparse
 
 from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.io.atomic import atomic_path
-from pertcast.io.counts import CellCounts, read_counts
+from pertcast.io.cell_forms import Reading, read_form
+from pertcast.io.counts import CellCounts
 from pertcast.types import Cells, Floats, Strings
 
 KEY = "pertcast"  # in `uns`: a JSON string
@@ -30,7 +31,7 @@ def read_cells(
     layer: str | None = None,
     need_treated: bool = False,
 ) -> Cells:
-    """Read cells with what was done to them: h5ad, or a folder in anndata's zarr form.
+    """Read cells with what was done to them, in any form of `read_form`.
 
     condition_key   column of `obs`; `control` is its label of untreated cells
     context_key     column with cell type, line or population; without it all are of one context, "all"
@@ -42,19 +43,22 @@ def read_cells(
     to be logarithms.
     """
     path = Path(path)
-    read = _read_zarr(path, layer) if path.is_dir() else read_counts(path, layer=layer)
+    read = read_form(path, Reading(layer=layer))
     keys = {"condition": condition_key, "context": context_key, "batch": batch_key}
-    labels, problems = {}, _repeated(read)
+    labels, problems = {}, repeated(read)
     for kind, key in keys.items():
         if key is None:
             labels[kind] = np.full(len(read.obs), "all", dtype=object)
+        elif not len(read.obs.columns):
+            fix = "Give a table of them: obs.csv in the folder, or <name>.obs.csv beside the file"
+            problems.append(f"nothing is told of the cells, so no column '{key}' holds the {kind}. {fix}")
         elif key not in read.obs:
             problems.append(f"{unknown('column of obs', key, map(str, read.obs.columns))} It was to hold the {kind}")
         else:
             labels[kind] = _labels(read.obs[key], problems, what=f"column '{key}' of obs")
     if "condition" in labels:
         problems += _control_faults(labels["condition"], control, condition_key, need_treated=need_treated)
-    x, unit = _values(read, problems, what="X" if layer is None else f"layer '{layer}'")
+    x, unit = checked_values(read, problems, what="X" if layer is None else f"layer '{layer}'")
     if problems:
         raise InputError(several(f"Cells of '{path}'", problems))
     ids = np.array([str(name) for name in read.obs.index], dtype=object)
@@ -71,11 +75,11 @@ def read_expression(
     and where no cell is left.
     """
     path = Path(path)
-    read = _read_zarr(path, layer) if path.is_dir() else read_counts(path, layer=layer)
-    about = {} if path.is_dir() else _noted(path)
-    problems = _repeated(read)
+    read = read_form(path, Reading(layer=layer))
+    about = _noted(path) if path.suffix == ".h5ad" else {}
+    problems = repeated(read)
     rows = _chosen(read.obs, where or {}, problems)
-    x, unit = _values(read, problems, what="X", unit=about.get("unit"))
+    x, unit = checked_values(read, problems, what="X", unit=about.get("unit"))
     if problems:
         raise InputError(several(f"Cells of '{path}'", problems))
     ids = np.array([str(name) for name in read.obs.index], dtype=object)
@@ -119,7 +123,7 @@ def read_mean_shift(path: Path, genes: tuple[str, ...]) -> Floats | None:
     import h5py
     from anndata.io import read_elem
 
-    if Path(path).is_dir():
+    if Path(path).suffix != ".h5ad":
         return None
     with h5py.File(path, "r") as file:
         var = read_elem(file["var"])
@@ -138,31 +142,16 @@ def _noted(path: Path) -> dict[str, object]:
     return noted if isinstance(noted, dict) else {}
 
 
-def _read_zarr(path: Path, layer: str | None) -> CellCounts:
-    import zarr
-    from anndata.io import read_elem
-
-    try:
-        store = zarr.open_group(path, mode="r")
-        where = store["layers"] if layer is not None else store
-        name = "X" if layer is None else layer
-        if name not in where:
-            known = ", ".join(sorted(store["layers"])) or "none"
-            raise InputError(f"'{path}' has no {'X' if layer is None else f'layer {layer!r}'}. Layers: {known}.")
-        obs, var, values = read_elem(store["obs"]), read_elem(store["var"]), read_elem(where[name])
-    except InputError:
-        raise
-    except Exception as error:  # zarr and anndata raise classes of their own, which differ by version
-        raise InputError(f"'{path}' is not a whole anndata zarr store: {error}. Copy or write it again.") from error
-    return CellCounts(obs, tuple(str(gene) for gene in var.index), values)
-
-
-def _repeated(read: CellCounts) -> list[str]:
+def repeated(read: CellCounts) -> list[str]:
+    """Name cell ids and genes that occur more than once, and say where there are none at all."""
     problems = []
-    for what, names in (("cell ids", read.obs.index), ("genes", pd.Index(read.genes))):
+    for what, names, fix in (
+        ("cell ids", read.obs.index, "Make them unique"),
+        ("genes", pd.Index(read.genes), "Make them unique; 10x forms also have ids: `cells convert --gene-names id`"),
+    ):
         again = names[names.duplicated()]
         if len(again):
-            problems.append(f"{len(again)} {what} occur more than once: {shorten(again.unique())}. Make them unique")
+            problems.append(f"{len(again)} {what} occur more than once: {shorten(again.unique())}. {fix}")
     if not len(read.obs) or not len(read.genes):
         problems.append(f"it has {len(read.obs)} cells and {len(read.genes)} genes; at least 1 of each is needed")
     return problems
@@ -202,7 +191,7 @@ def _control_faults(condition: Strings, control: str, key: str, *, need_treated:
     return []
 
 
-def _values(read: CellCounts, problems: list[str], *, what: str, unit: object = None) -> tuple[csr_array, str]:
+def checked_values(read: CellCounts, problems: list[str], *, what: str, unit: object = None) -> tuple[csr_array, str]:
     """Return the values as CSR float32, and their unit. Faults are added to the list."""
     values = csr_array(read.values)  # copied where it was dense
     stored = values.data
