@@ -130,3 +130,14 @@ def test_loading_into_other_terms_is_refused(tmp_path):
     assert_array_equal(build("kernel-ridge").load(tmp_path).predict(rows.test), model.predict(rows.test))
     with pytest.raises(InputError, match="not those of the settings"):
         build("kernel-ridge", {"terms": {"compound": 1.0}}).load(tmp_path)
+
+
+def test_terms_are_matched_by_name(tmp_path):
+    """Settings read back from JSON come in another order; weights stay with their terms."""
+    question, _ = make_question()
+    rows = rows_of(question)
+    terms = {"compound": 0.5, "all": 20.0, "cell_type": 0.1}
+    fitted = build("kernel-ridge", {"terms": terms}).fit(rows.train)
+    fitted.save(tmp_path)
+    again = build("kernel-ridge", {"terms": dict(sorted(terms.items()))}).load(tmp_path)
+    assert_array_equal(again.predict(rows.test), fitted.predict(rows.test))

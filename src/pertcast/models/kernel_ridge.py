@@ -158,8 +158,10 @@ class KernelRidge:
 
     def load(self, folder: Path) -> KernelRidge:
         self.arrays, facts = load_arrays(folder, "kernel")
-        if facts["terms"] != list(self.config.terms):
+        if set(facts["terms"]) != set(self.config.terms):
             raise InputError(f"The kernel in '{folder}' has terms {facts['terms']}, not those of the settings.")
+        terms = {term: self.config.terms[term] for term in facts["terms"]}  # a run's config.json sorts them
+        self.config = self.config.model_copy(update={"terms": terms})
         self.names = Vocabulary(tuple(facts["cell_types"])), Vocabulary(tuple(facts["compounds"]))
         return self
 
