@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle, product
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -20,6 +21,7 @@ COLUMNS = 3  # panels beside each other
 TITLE_WIDTH = 80  # characters over one of them
 TRUTH = "truth"
 STYLES = ("#2f6690", "#f2b134", "#a23b72", "#5fad56", "#7a7a7a", "#b0b0b0")
+MARKERS = ("o", "^", "s", "D")  # of points; the next one once all colours are taken
 
 
 def plain_story(story: Story) -> str:
@@ -72,12 +74,13 @@ def panels_figure(panels: Sequence[Panel], title: str) -> Figure:
 
 def draw_panel(axes: Axes, panel: Panel) -> None:
     """Draw one panel as its kind asks; the truth is black."""
-    colours = iter(STYLES)
+    looks = cycle(product(MARKERS, STYLES))
     for series in panel.series:
         truth = series.name == TRUTH
-        look = {"color": "black" if truth else next(colours), "label": series.name}
+        marker, colour = ("o", "black") if truth else next(looks)
+        look = {"color": colour, "label": series.name}
         if panel.kind in ("points", "identity"):
-            axes.plot(series.x, series.y, "o", ms=4, alpha=0.7, **look)
+            axes.plot(series.x, series.y, marker, ms=4, alpha=0.7, **look)
         elif panel.kind == "steps":
             axes.step(series.x, series.y, where="mid", lw=2 if truth else 1.4, ls="--" if truth else "-", **look)
         else:
