@@ -16,12 +16,13 @@ QUICK = {  # settings that make a model fit in a second on a few hundred cells
     "zinb-vae": {"hidden": 8, "latent": 3, "training": {"epochs": 4}},
     "gene-regression": {"hidden": 4, "training": {"epochs": 3}},
     "cycle-gan": {"hidden": [8], "latent": 3, "training": {"steps": 6, "cells": 8, "evaluate_every": 3}},
+    "masked-autoencoder": {"hidden": [8, 4], "training": {"epochs": 3}},
     "film-gan": {"hidden": 8, "latent": 3, "training": {"steps": 6, "cells": 8, "evaluate_every": 3}},
 }
 ASKED = {"gene-regression": "GENE0002=12"}  # a condition in the model's own grammar; the others know `up`
 LOGS = {  # read log1p values as well as counts
-    "context-transfer", "cycle-gan", "film-gan", "no-change", "mean-shift", "quantile-map", "log-mean-shift",
-    "nearest-context", "additive", "ridge-shift", "pca-shift", "entropic-ot",
+    "context-transfer", "cycle-gan", "film-gan", "masked-autoencoder", "no-change", "mean-shift", "quantile-map",
+    "log-mean-shift", "nearest-context", "additive", "ridge-shift", "pca-shift", "entropic-ot",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,15 +26,17 @@ class VirtualCell(Protocol):
 
     genes: tuple[str, ...]
 
-    def describe(self, x: Floats) -> Floats:
-        """What is known of each cell as a whole, such as how deeply it was read: (n, g) -> (n, c)."""
+    def describe(self, x: Floats, held: Ints) -> Any:
+        """Note of observed cells (n, g) what a trajectory does not change, such as how deeply they were read.
+
+        held  (k,)  columns that are always visible
+        """
         ...
 
-    def expected(self, x: Floats, held: Ints, told: Floats) -> Floats:
+    def expected(self, x: Floats, told: Any) -> Floats:
         """Value (n, g) that is expected of every gene of cells x (n, g), told from other genes and never from itself.
 
-        held  (k,)    columns that are always read, and come back as they are
-        told  (n, c)  of `describe`
+        told  of `describe`; its held genes come back as they are
         """
         ...
 
@@ -145,10 +147,11 @@ def roll_out(
     shares = schedule(steps, fraction)
     columns = _checked(model, cells, changes, steps)
     observed = as_log1p(cells.select(model.genes)).toarray()
-    held, told = np.array(columns, dtype=np.int64), model.describe(observed)
+    held = np.array(columns, dtype=np.int64)
+    told = model.describe(observed, held)
     start = observed[:, held]
     end = np.stack([change.end(start[:, i]) for i, change in enumerate(changes)], axis=1)
-    expected = model.expected(observed, held, told)
+    expected = model.expected(observed, told)
     paths = []
     for number, goal in enumerate((end, start)):
         states = np.empty((steps + 1, *observed.shape), np.float32)
@@ -156,7 +159,7 @@ def roll_out(
         for step, share in enumerate(shares[1:], start=1):
             state = states[step - 1].copy()
             state[:, held] = goal if share == 1 else start + np.float32(share) * (goal - start)
-            moved = model.expected(state, held, told) - expected
+            moved = model.expected(state, told) - expected
             states[step] = np.maximum(observed + moved, 0)
             states[step][:, held] = state[:, held]
             if progress is not None:

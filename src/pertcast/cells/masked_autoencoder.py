@@ -1,0 +1,233 @@
+"""Masked autoencoder: what each gene of a cell is, told from its other genes; the virtual cell of trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from pertcast.cells.log_scale import as_log1p, from_log1p
+from pertcast.cells.registry import register
+from pertcast.cells.seen import Seen, fitted, measured_contexts
+from pertcast.errors import InputError
+from pertcast.io.arrays import load_arrays, save_arrays
+from pertcast.nn.fit import choose_device, fit_network, seeded
+from pertcast.nn.masked_fit import (
+    Hiding,
+    MaskedLoss,
+    MaskedTraining,
+    fixed_hidden,
+    has_single_counts,
+    rows_of,
+    start_of,
+    tell,
+)
+from pertcast.nn.masked_net import MaskedNet, MaskedNetSizes, facts_of
+from pertcast.types import Cells, Floats, Ints
+from pertcast.validation.cell_parts import part_cells
+
+NAME = "masked-autoencoder"
+ROUNDS = 2  # ways in which genes are parted into two halves, each hidden in turn, for what is expected of them
+
+
+class MaskedAutoencoderConfig(MaskedNetSizes):
+    """A network, which genes are hidden from it, and how it is trained."""
+
+    hiding: Hiding = Hiding()
+    valid_share: float = Field(0.1, gt=0, lt=1)  # of the cells, held out to stop by; whole batches where there are 3
+    training: MaskedTraining = MaskedTraining()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which genes are hidden in each pass over the observed cells, and the facts of the cells then."""
+
+    hidden: NDArray[np.bool_]  # (p, n, g)
+    facts: tuple[Tensor, ...]  # (p,) of (n, f)
+
+
+@register(NAME, config=MaskedAutoencoderConfig, seeded=True)
+class MaskedAutoencoder:
+    """Hidden genes of a cell predicted from the visible ones; a condition moves what it was seen to move.
+
+    As a virtual cell it says what is expected of every gene given others (`expected`), and `roll_out` moves genes with
+    it. As a model of conditions it is told the condition of half of its training cells. To move an untreated cell, the
+    half of the genes that the condition moved most is hidden, told under the condition and under none from the other
+    half, and the difference is added; what that misses of the mean change of training cells, gene by gene, is added
+    to every cell alike. Counts are read as log1p of counts per 10,000 and turned back; log1p values as they are.
+
+    Sources: system 001 (virtual cell line), mended: hidden genes are marked, drawn without replacement; cells of a
+    batch never mix; outputs are not cut off.
+    """
+
+    learns_conditions = False  # genes are told from genes; untreated cells are all that a virtual cell needs
+
+    def __init__(self, config: MaskedAutoencoderConfig):
+        self.config = config
+        self.seen: Seen | None = None
+        self.net: MaskedNet | None = None
+        self.known: tuple[str, ...] = ()  # conditions of training, the control first
+        self.moved: NDArray[np.bool_] = np.zeros((0, 0), bool)  # (c, g) genes hidden under each condition
+        self.missed: Floats = np.zeros((0, 0), np.float32)  # (c, g) what is added beyond the network's difference
+        self.halves: NDArray[np.bool_] = np.zeros((0, 0), bool)  # (2 * ROUNDS, g)
+        self.history: list[dict[str, float]] = []  # one entry per epoch
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        return fitted(self.seen, NAME, "name its genes").genes
+
+    def fit(
+        self,
+        cells: Cells,
+        *,
+        seed: int,
+        valid: Cells | None = None,
+        log: Callable[[dict[str, float]], None] | None = None,
+    ) -> MaskedAutoencoder:
+        """Learn from all cells given, untreated and treated.
+
+        valid   cells that training stops by; None: a share of the given ones, whole batches where there are at least 3
+        log     called after every epoch
+        Raises InputError for values below 0, and where the loss is not finite.
+        """
+        _check(cells)
+        contexts = measured_contexts(cells)
+        self.seen = Seen.of(NAME, cells, contexts)
+        self.known, hiding, train = (cells.control, *cells.conditions), self.config.hiding, cells
+        if valid is None:
+            kept, held = part_cells(cells, (1 - self.config.valid_share, self.config.valid_share), seed=seed)
+            train, valid = cells.take(kept), cells.take(held)
+        x, y = as_log1p(train), as_log1p(valid.select(cells.genes))
+        above = not hiding.zeros and has_single_counts(x)
+        with seeded(seed):
+            self.net = MaskedNet(self.config, **start_of(x, zeros=hiding.zeros), above=above, codes=len(self.known))
+        data, held = rows_of(x, self._codes(train)), rows_of(y, self._codes(valid), fixed_hidden(y, hiding, seed))
+        self.history = []
+
+        def note(facts: dict[str, float]) -> None:
+            self.history.append(facts)
+            if log is not None:
+                log(facts)
+
+        fit_network(self.net, data, MaskedLoss(hiding), self.config.training, seed=seed, valid=held, log=note)
+        self.net.requires_grad_(False)
+        self.halves = _halves(len(cells.genes), seed)
+        self._measure_changes(cells, contexts)
+        return self
+
+    def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
+        """Predict these cells under a condition: expected values, or whole counts around them if `sample`.
+
+        Raises InputError for a condition that training did not show beside untreated cells.
+        """
+        cells = fitted(self.seen, NAME, "predict").asked(control_cells, condition)
+        x = as_log1p(cells).toarray()
+        moved = x + self._difference(x, condition) + self.missed[self.seen.conditions.index(condition)]
+        x = from_log1p(np.maximum(moved, 0), cells, rng=np.random.default_rng(seed) if sample else None)
+        return replace(cells, x=csr_array(x), condition=np.full(len(cells), condition, dtype=object))
+
+    def reconstruct(self, x: Floats, hidden: NDArray[np.bool_]) -> Floats:
+        """Values (n, g) of all genes on the log1p scale, told from the genes of x (n, g) that are not hidden (n, g)."""
+        fitted(self.seen, NAME, "reconstruct")
+        return tell(self.net, x, hidden)
+
+    def describe(self, x: Floats, held: Ints) -> Told:
+        """Note which genes of observed cells (n, g) are hidden in which pass, columns `held` never; and their facts."""
+        fitted(self.seen, NAME, "describe cells")
+        device = self.net.mean.device
+        may = np.ones(x.shape, bool) if self.config.hiding.zeros else x > 0
+        may[:, held] = False
+        hidden = self.halves[:, None] & may
+        facts = []
+        for one in hidden:
+            mask = torch.from_numpy(one).to(device)
+            visible = torch.from_numpy(x).to(device).masked_fill(mask, 0.0)
+            facts.append(facts_of(visible, mask, self.net.mean))
+        return Told(hidden, tuple(facts))
+
+    def expected(self, x: Floats, told: Told) -> Floats:
+        """Expected value (n, g) of every gene that `told` hides in some pass; other genes come back as they are.
+
+        Trained on expressed genes alone, a network says nothing of genes that were observed at 0: they are not hidden.
+        """
+        fitted(self.seen, NAME, "expect")
+        total, count = np.zeros_like(x), told.hidden.sum(axis=0, dtype=np.float32)
+        for hidden, facts in zip(told.hidden, told.facts, strict=True):
+            total += np.where(hidden, tell(self.net, x, hidden, facts=facts), 0)
+        return np.where(count > 0, total / np.maximum(count, 1), x)
+
+    def save(self, folder: Path) -> None:
+        seen = fitted(self.seen, NAME, "save")
+        arrays = {f"net.{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
+        arrays |= {"moved": self.moved, "missed": self.missed, "halves": self.halves}
+        facts = {
+            "config": self.config.model_dump(mode="json"), "seen": seen.as_dict(), "known": self.known,
+            "above": self.net.above, "history": self.history,
+        }  # fmt: skip
+        save_arrays(folder, NAME, arrays, facts)
+
+    def load(self, folder: Path) -> MaskedAutoencoder:
+        """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
+        arrays, facts = load_arrays(folder, NAME)
+        device = self.config.training.device
+        config = MaskedAutoencoderConfig.model_validate(facts["config"])
+        self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
+        self.seen, self.known, self.history = Seen.restored(facts["seen"]), tuple(facts["known"]), facts["history"]
+        self.moved, self.missed, self.halves = (arrays.pop(name) for name in ("moved", "missed", "halves"))
+        weights = {name.removeprefix("net."): torch.tensor(value) for name, value in arrays.items()}
+        start = {name: weights[name] for name in ("mean", "rise")}
+        self.net = MaskedNet(self.config, **start, above=facts["above"], codes=len(self.known))
+        self.net.load_state_dict(weights)
+        self.net.to(choose_device(device)).eval().requires_grad_(False)
+        return self
+
+    def _difference(self, x: Floats, condition: str) -> Floats:
+        """What the network adds to cells (n, g) when it is told the condition in place of none: (n, g)."""
+        hidden = np.broadcast_to(self.moved[self.seen.conditions.index(condition)], x.shape)
+        hidden = hidden if self.config.hiding.zeros else hidden & (x > 0)
+        after, before = (tell(self.net, x, hidden, code=self.known.index(one)) for one in (condition, self.known[0]))
+        return np.where(hidden, after - before, 0)
+
+    def _measure_changes(self, cells: Cells, contexts: Mapping[str, list[str]]) -> None:
+        """Note the genes that each condition moves most, and the mean change that the network's difference misses."""
+        x, genes = as_log1p(cells), len(cells.genes)
+        self.moved, self.missed = np.zeros((len(contexts), genes), bool), np.zeros((len(contexts), genes), np.float32)
+        for number, (condition, where) in enumerate(contexts.items()):
+            before = [cells.untreated & (cells.context == name) for name in where]
+            after = [(cells.condition == condition) & (cells.context == name) for name in where]
+            change = np.mean(
+                [x[b].mean(axis=0) - x[a].mean(axis=0) for a, b in zip(before, after, strict=True)], axis=0
+            )
+            self.moved[number, np.argsort(-np.abs(change), kind="stable")[: -(-genes // 2)]] = True
+            said = [self._difference(x[rows].toarray(), condition).mean(axis=0) for rows in before]
+            self.missed[number] = change - np.mean(said, axis=0)
+
+    def _codes(self, cells: Cells) -> Ints:
+        place = {name: number for number, name in enumerate(self.known)}
+        return np.array([place.get(name, -1) for name in cells.condition], dtype=np.int64)
+
+
+def _halves(genes: int, seed: int) -> NDArray[np.bool_]:
+    """Part genes into two halves, several times: (2 * ROUNDS, g)."""
+    rng = np.random.default_rng(seed)
+    parted = []
+    for _ in range(ROUNDS):
+        one = np.zeros(genes, bool)
+        one[rng.permutation(genes)[: -(-genes // 2)]] = True
+        parted += [one, ~one]
+    return np.stack(parted)
+
+
+def _check(cells: Cells) -> None:
+    bad = int((~(cells.x.data >= 0) | np.isinf(cells.x.data)).sum())
+    if bad:
+        raise InputError(
+            f"Masked autoencoder was given {bad} values below 0 or not finite. Give counts or log1p values."
+        )
