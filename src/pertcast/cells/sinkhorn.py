@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from pertcast.types import Floats
 
 TOLERANCE = 1e-6  # largest total error of a marginal
-MOST_ROUNDS = 2000
+MOST_ROUNDS = 1000
 
 
 def transport_plan(cost: Floats, *, entropy: float) -> Floats:
