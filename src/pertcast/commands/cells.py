@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pertcast.commands.cells_benchmark import benchmark
 from pertcast.commands.cells_files import convert
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
@@ -117,33 +118,4 @@ def _where(pairs: list[str] | None) -> dict[str, str]:
     return found
 
 
-@cells_app.command("benchmark")
-def benchmark(
-    data: Annotated[Path, typer.Argument(help=f"Untreated and treated cells: {FORMS}.")],
-    holdout_key: Annotated[str, typer.Option(help="Column with the contexts to hold out, such as cell_type.")],
-    out: Annotated[Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")],
-    condition_key: Annotated[str, typer.Option(help="Column of obs with what was done to a cell.")] = "condition",
-    control: Annotated[str, typer.Option(help="Label of untreated cells in that column.")] = "control",
-    models: Annotated[str, typer.Option(help="Names, separated by commas; default: references and `default`.")] = "",
-    holdout: Annotated[list[str] | None, typer.Option(help="Only this context; may be repeated.")] = None,
-    condition: Annotated[list[str] | None, typer.Option(help="Only this condition; may be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Fits of each seeded model, averaged.")] = 1,
-    layer: Annotated[str | None, typer.Option(help="Layer to read; default X.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Hold out the treated cells of one context after another; score every model."""
-    from pertcast.cell_benchmark import benchmark_cells
-    from pertcast.cell_runs import Columns
-    from pertcast.report.story import draw_panels, plain_table
-
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    columns = Columns(condition_key, control, holdout_key, None, layer)
-    found = benchmark_cells(
-        data, columns, out=out, models=names, holdouts=holdout or (), conditions=condition or (), seeds=seeds
-    )
-    draw_panels(out / "benchmark.png", [found.panel], title=str(data))
-    texts = [plain_table(table) for table in (*(found.parts if len(found.parts) <= 8 else ()), found.mean)]
-    answer(found.as_dict(), "\n\n".join(texts), as_json=as_json)
-    for remark in found.remarks:
-        say(remark)
-    say(f"Tables and picture: {out}")
+cells_app.command("benchmark")(benchmark)
