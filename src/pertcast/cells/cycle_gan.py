@@ -21,7 +21,7 @@ from pertcast.nn.cycle_gan import UNKNOWN, CycleGanSizes, CycleNets
 from pertcast.nn.cycle_gan_batches import AdaptTraining, CycleGanTraining
 from pertcast.nn.cycle_gan_fit import fit_cycle_gan
 from pertcast.nn.film_gan import detect
-from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.fit import Progress, choose_device, seeded
 from pertcast.nn.gan_fit import GanCells, principal_axes
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats, Strings
@@ -63,6 +63,8 @@ class CycleGan:
     Sources: system 003 (CycSeq); Zhu et al. 2017, arXiv:1703.10593.
     """
 
+    resumable = True  # `fit` takes a folder for the state of training
+
     def __init__(self, config: CycleGanConfig):
         self.config = config
         self.genes: tuple[str, ...] = ()
@@ -74,10 +76,13 @@ class CycleGan:
         self.nets: CycleNets | None = None
         self.history: list[dict[str, float]] = []  # one entry per evaluation
 
-    def fit(self, cells: Cells, *, seed: int, checkpoint: Path | None = None) -> CycleGan:
+    def fit(
+        self, cells: Cells, *, seed: int, checkpoint: Path | None = None, progress: Progress | None = None
+    ) -> CycleGan:
         """Learn from untreated and perturbed cells; which cell became which is not asked.
 
         checkpoint  folder from which training is taken up, and in which its state is kept
+        progress    called after every step
         Raises InputError for cells of one domain only, unreadable conditions, or a loss that is not finite.
         """
         _check(cells)
@@ -93,10 +98,19 @@ class CycleGan:
             centre = torch.tensor(np.asarray(log.mean(axis=0)).ravel(), dtype=torch.float32)
             self.nets = self._networks(centre, axes)
         digest = checkpoint_digest(self.config, cells, seed) if checkpoint else ""
-        self.history = fit_cycle_gan(self.nets, data, config.training, seed=seed, checkpoint=checkpoint, digest=digest)
+        self.history = fit_cycle_gan(
+            self.nets, data, config.training, seed=seed, checkpoint=checkpoint, digest=digest, progress=progress
+        )
         return self
 
-    def adapt(self, cells: Cells, *, seed: int, training: AdaptTraining | None = None) -> CycleGan:
+    def adapt(
+        self,
+        cells: Cells,
+        *,
+        seed: int,
+        training: AdaptTraining | None = None,
+        progress: Progress | None = None,
+    ) -> CycleGan:
         """Learn contexts that training did not show, parts of the networks set free one after the other (S003-12).
 
         cells  of the new contexts, untreated and perturbed; cells of known contexts among them are rehearsed
@@ -108,7 +122,8 @@ class CycleGan:
             self.contexts = (*self.contexts, name)
             nets.add_context()
         self.treated |= frozenset(cells.context[~cells.untreated])
-        self.history = self.history + fit_cycle_gan(nets, self._data(cells), training or AdaptTraining(), seed=seed)
+        training = training or AdaptTraining()
+        self.history = self.history + fit_cycle_gan(nets, self._data(cells), training, seed=seed, progress=progress)
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:

@@ -21,7 +21,7 @@ from pertcast.nn.conditions import ConditionSpace
 from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, detect
 from pertcast.nn.film_gan_batches import FilmGanTraining
 from pertcast.nn.film_gan_fit import fit_film_gan
-from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.fit import Progress, choose_device, seeded
 from pertcast.nn.gan_fit import GanCells, principal_axes
 from pertcast.nn.sparse_rows import SparseRows
 from pertcast.types import Cells, Floats
@@ -51,6 +51,8 @@ class FilmGan:
     Sources: system 000 (CellGen); Perez et al. 2018, arXiv:1709.07871; Gulrajani et al. 2017, arXiv:1704.00028.
     """
 
+    resumable = True  # `fit` takes a folder for the state of training
+
     def __init__(self, config: FilmGanConfig):
         self.config = config
         self.genes: tuple[str, ...] = ()
@@ -68,10 +70,13 @@ class FilmGan:
         self.vectors = dict(vectors)
         return self
 
-    def fit(self, cells: Cells, *, seed: int, checkpoint: Path | None = None) -> FilmGan:
+    def fit(
+        self, cells: Cells, *, seed: int, checkpoint: Path | None = None, progress: Progress | None = None
+    ) -> FilmGan:
         """Learn from cells before and after; which cell became which is not asked.
 
         checkpoint  folder from which training is taken up, and in which its state is kept
+        progress    called after every step
         Raises InputError for cells without control or treatment, unreadable conditions, or a loss that is not finite.
         """
         _check(cells)
@@ -90,7 +95,9 @@ class FilmGan:
             self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width)
             critic = Critic(config, centre=mean, code_width=self.space.width)
         digest = checkpoint_digest(config, cells, seed, self.space.vectors) if checkpoint else ""
-        self.history = fit_film_gan(self.net, critic, data, settings, seed=seed, checkpoint=checkpoint, digest=digest)
+        self.history = fit_film_gan(
+            self.net, critic, data, settings, seed=seed, checkpoint=checkpoint, digest=digest, progress=progress
+        )
         self.net.requires_grad_(False)
         return self
 

@@ -13,14 +13,16 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from pertcast.cells.latent_shift import LatentShift
+from pertcast.cells.log_scale import checkpoint_digest
 from pertcast.cells.registry import register
 from pertcast.errors import InputError, NotFittedError, shorten
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.metrics.count_likelihood import CountParameters
 from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig
 from pertcast.nn.distributions import sample_zinb
-from pertcast.nn.fit import FitSettings, choose_device, fit_network, seeded
+from pertcast.nn.fit import FitSettings, Progress, choose_device, fit_network, seeded
 from pertcast.nn.sparse_rows import SparseBatch, SparseRows
+from pertcast.nn.training_state import Checkpoint
 from pertcast.types import Cells, Floats, Ints, Strings
 
 BLOCK = 1024  # cells a block of prediction
@@ -37,6 +39,7 @@ class VaeTraining(FitSettings):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, gt=0)
     average_last: float = Field(0.2, ge=0, le=1)
+    checkpoint_every: int = Field(5, ge=1)  # epochs, where a checkpoint is asked for
 
 
 class ZinbVaeConfig(CountVaeConfig):
@@ -57,6 +60,8 @@ class ZinbVae:
     are shares of a cell's total count, a condition moves the log of that total as well.
     """
 
+    resumable = True  # `fit` takes a folder for the state of training
+
     def __init__(self, config: ZinbVaeConfig):
         self.config = config
         self.genes: tuple[str, ...] = ()
@@ -67,9 +72,13 @@ class ZinbVae:
         self.log_gain = np.zeros((0, 0))  # (conditions + 1, g) logs of what decoded means are too small by
         self.history: list[dict[str, float]] = []  # one entry per epoch
 
-    def fit(self, cells: Cells, *, seed: int) -> ZinbVae:
+    def fit(
+        self, cells: Cells, *, seed: int, checkpoint: Path | None = None, progress: Progress | None = None
+    ) -> ZinbVae:
         """Learn from all cells given, untreated and treated; conditions and contexts only place the shifts.
 
+        checkpoint  folder from which training is taken up, and in which its state is kept
+        progress    called after every epoch
         Raises InputError for cells that are not counts, and where the loss is not finite.
         """
         _check(cells)
@@ -85,7 +94,14 @@ class ZinbVae:
         steps = settings.epochs * -(-len(data["batch"]) // settings.batch)
         loss = _Bound(config.kl_weight, warmup=config.kl_warmup * steps, genes=len(cells.genes))
         self.history = []
-        fit_network(self.net, data, loss, settings, seed=seed, valid=valid, log=self.history.append)
+        kept = None
+        if checkpoint is not None:
+            digest = checkpoint_digest(config, cells, seed, data["batch"].numpy())
+            kept = Checkpoint(checkpoint, digest, settings.checkpoint_every)
+        fit_network(
+            self.net, data, loss, settings, seed=seed, valid=valid, log=self.history.append, checkpoint=kept,
+            progress=progress,
+        )  # fmt: skip
         self.net.requires_grad_(False)
         states = self._states(cells)
         self.shift = LatentShift.of(states, cells)

@@ -52,7 +52,7 @@ class CycleGanTraining(Config):
     valid_share: float = Field(0.1, ge=0, lt=1)  # of each pair's treated cells that choose the weights; 0: last ones
     evaluate_every: int = Field(50, ge=1)  # steps
     patience: int | None = Field(None, ge=1)  # evaluations without a gain after which training ends
-    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
+    checkpoint_every: int = Field(50, ge=1)  # steps, where a checkpoint is asked for
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

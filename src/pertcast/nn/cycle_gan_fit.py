@@ -15,7 +15,7 @@ from pertcast.nn.cycle_gan_batches import AdaptTraining, Batch, CycleGanTraining
 from pertcast.nn.cycle_gan_start import linear_start
 from pertcast.nn.film import gradient_penalty
 from pertcast.nn.film_gan import detect
-from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.fit import Progress, choose_device, seeded
 from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCells, GanTrainer, principal_axes
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 
@@ -32,19 +32,21 @@ def fit_cycle_gan(
     seed: int,
     checkpoint: Path | None = None,
     digest: str = "",
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train all networks in place; return what was measured: after the first step, then once an evaluation.
 
     cells       values on the log1p scale; contexts are numbered as the networks' embeddings, without the unknown one
     checkpoint  folder whose state is taken up if there is one, and written every `checkpoint_every` steps
     digest      names settings and cells; a checkpoint of others is refused
+    progress    called after every step
     Raises InputError for cells without untreated or perturbed ones, and where a loss is not finite.
     Sources: system 003 (CycSeq); Zhu et al. 2017, arXiv:1703.10593; Mao et al. 2017, arXiv:1611.04076.
     """
     device = choose_device(settings.device)
     with seeded(seed, device):
         trainer = _Trainer(nets.to(device), cells.to(device), settings, seed=seed)
-        trainer.run(checkpoint=checkpoint, digest=digest)
+        trainer.run(checkpoint=checkpoint, digest=digest, progress=progress)
     nets.eval()
     return trainer.history
 

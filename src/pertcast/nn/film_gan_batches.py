@@ -48,7 +48,7 @@ class FilmGanTraining(Config):
     ema: float = Field(0.98, ge=0, lt=1)  # of the generator's weights that are scored and kept; 0: the weights as is
     valid_share: float = Field(0.1, ge=0, lt=1)  # of the treated cells of each group that choose the weights; 0: last
     evaluate_every: int = Field(50, ge=1)  # steps
-    checkpoint_every: int = Field(200, ge=1)  # steps, where a checkpoint is asked for
+    checkpoint_every: int = Field(50, ge=1)  # steps, where a checkpoint is asked for
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

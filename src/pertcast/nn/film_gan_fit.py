@@ -12,7 +12,7 @@ from pertcast.nn.conditions import other_condition
 from pertcast.nn.film import divergence_penalty, gradient_penalty
 from pertcast.nn.film_gan import Critic, Generator, detect
 from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, draw_batch, make_pairs, some_of
-from pertcast.nn.fit import choose_device, seeded
+from pertcast.nn.fit import Progress, choose_device, seeded
 from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCells, GanTrainer, principal_axes
 from pertcast.nn.optim import Schedule, make_optimizer
 from pertcast.nn.profile_shift import fit_profile_shift
@@ -30,17 +30,19 @@ def fit_film_gan(
     seed: int,
     checkpoint: Path | None = None,
     digest: str = "",
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train both networks in place; return what was measured, one entry per evaluation.
 
     checkpoint  folder whose state is taken up if there is one, and written every `checkpoint_every` steps
     digest      names settings and cells; a checkpoint of others is refused
+    progress    called after every step
     Raises InputError for cells without control or treatment, and where a loss is not finite.
     """
     device = choose_device(settings.device)
     with seeded(seed, device):
         trainer = _Trainer(generator.to(device), critic.to(device), cells.to(device), settings, seed=seed)
-        trainer.run(checkpoint=checkpoint, digest=digest)
+        trainer.run(checkpoint=checkpoint, digest=digest, progress=progress)
     generator.eval()
     return trainer.history
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from pertcast.config import Config
 from pertcast.errors import InputError
 from pertcast.nn.optim import Schedule, make_optimizer
+from pertcast.nn.training_state import Checkpoint, EpochState
 
 LEAST_ROWS = 8  # in a batch that is made smaller for the sake of more steps
 
 Rows = Mapping[str, Tensor]  # tensors of n rows each
 LossFn = Callable[[nn.Module, Rows], Tensor]  # mean loss of a batch of rows: () float
 Log = Callable[[dict[str, float]], None]
+Progress = Callable[[int, int], None]  # steps or epochs that are done, and all there are
 
 
 class FitSettings(Config):
@@ -61,6 +63,8 @@ def fit_network(
     seed: int,
     valid: Rows | None = None,
     log: Log | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Train a network in place and return it in evaluation mode, on the device it was trained on.
 
@@ -68,6 +72,8 @@ def fit_network(
     loss_fn   (net, rows) -> mean loss over these rows; in evaluation mode it is called with valid rows
     valid     rows that decide when to stop, read only if `settings.patience` is set
     log       called after every epoch with epoch, loss, lr and, where measured, valid_loss
+    checkpoint  where the state of training is kept, and taken up from: the end is that of a training never cut off
+    progress  called after every epoch
 
     Same seed, same network, same data: same weights, bit for bit on a CPU. The caller's random state is untouched.
     Raises InputError if tensors differ in rows, if patience lacks valid rows, or if the loss is not finite.
@@ -81,8 +87,9 @@ def fit_network(
     if settings.patience is not None:
         _count(valid, "Valid data")
         valid = {name: tensor.to(device) for name, tensor in valid.items()}
+    told = {"log": log, "checkpoint": checkpoint, "progress": progress}
     with seeded(seed, device):
-        _run_epochs(net, data, loss_fn, settings, n=n, valid=valid, log=log)
+        _run_epochs(net, data, loss_fn, settings, n=n, valid=valid, **told)
     return net.eval()
 
 
@@ -95,13 +102,21 @@ def _run_epochs(
     n: int,
     valid: Rows | None,
     log: Log | None,
+    checkpoint: Checkpoint | None,
+    progress: Progress | None,
 ) -> None:
     device = next(iter(data.values())).device
     batches = batches_per_epoch(n, settings)
     optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = make_schedule(settings, optimizer, steps=settings.epochs * batches)
     best, average, running = BestWeights(), AverageWeights(), RunningWeights(settings.ema)
-    for epoch in range(1, settings.epochs + 1):
+    state = EpochState(net, optimizer, schedule, best, average, running, loss_fn)
+    if checkpoint is not None and state.load(checkpoint) and log is not None:
+        for facts in state.log:
+            log(facts)
+    for epoch in range(state.epoch + 1, settings.epochs + 1):
+        if settings.patience is not None and best.age >= settings.patience:
+            break
         parts = torch.randperm(n).to(device).tensor_split(batches)
         losses = []
         for rows in parts:
@@ -117,10 +132,13 @@ def _run_epochs(
         schedule.after_epoch(facts.get("valid_loss", facts["loss"]))
         if epoch > settings.epochs * (1 - settings.average_last):
             average.add(net)
+        state.epoch, state.log = epoch, [*state.log, facts]
         if log is not None:
             log(facts)
-        if settings.patience is not None and best.age >= settings.patience:
-            break
+        if progress is not None:
+            progress(epoch, settings.epochs)
+        if checkpoint is not None and epoch % checkpoint.every == 0:
+            state.save(checkpoint)
     for kept in (best, average, running):
         kept.restore(net)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pertcast.config import Config
 from pertcast.errors import InputError
-from pertcast.nn.fit import BestWeights, RunningWeights
+from pertcast.nn.fit import BestWeights, Progress, RunningWeights
 from pertcast.nn.gan_state import load_state, save_state
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 from pertcast.nn.sparse_rows import SparseRows
@@ -60,17 +60,20 @@ class GanTrainer:
         self.best, self.running = BestWeights(), RunningWeights(settings.ema)
         self.no_change: dict[str, float] = {}  # what each distance would be if every cell stayed as it is
 
-    def run(self, *, checkpoint: Path | None, digest: str) -> list[dict[str, float]]:
+    def run(self, *, checkpoint: Path | None, digest: str, progress: Progress | None) -> list[dict[str, float]]:
         """Train to the end; return what was measured.
 
         checkpoint  folder whose state is taken up if there is one, and written every `checkpoint_every` steps
         digest      names settings and cells; a checkpoint of others is refused
+        progress    called after every step
         """
         if checkpoint is not None:
             load_state(checkpoint, self, digest=digest)
         while self.step < self.settings.steps and not self.tired():
             torch.manual_seed(self.seed * STEP_SEEDS + self.step)
             self.take_step()
+            if progress is not None:
+                progress(self.step, self.settings.steps)
             if checkpoint is not None and self.step % self.settings.checkpoint_every == 0:
                 save_state(checkpoint, self, digest=digest)
         self.finish()
