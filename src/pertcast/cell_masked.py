@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from pertcast.cells.masked_scores import GeneMeans, MaskedScores, masked_scores,
 from pertcast.cells.registry import build
 from pertcast.errors import InputError
 from pertcast.io.atomic import atomic_folder, write_json
+from pertcast.nn.fit import Progress
 from pertcast.nn.masked_fit import fixed_hidden
 from pertcast.stories.story import Line, Role, Table
 from pertcast.types import Cells
@@ -79,7 +80,7 @@ def score_masked(
     *,
     seed: int = 0,
     by: Literal["auto", "batch", "cell"] = "auto",
-    log: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> MaskedResult:
     """Part cells 60/20/20, fit to the first part, stop by the second, and score all three on fixed hidden genes.
 
@@ -96,7 +97,7 @@ def score_masked(
         raise InputError(f"No gene is seen in {LEAST_CELLS} of {len(rows['train'])} training cells. Give more cells.")
     parts = {name: logs.take(at) for name, at in rows.items()}
     start = perf_counter()
-    model.fit(parts["train"], seed=seed, valid=parts["valid"], log=log)
+    model.fit(parts["train"], seed=seed, valid=parts["valid"], progress=progress)
     seconds = perf_counter() - start
     means, scores = GeneMeans.of(parts["train"].x), {}
     for number, (name, part) in enumerate(parts.items()):
@@ -116,12 +117,12 @@ def masked_benchmark(
     changes: Sequence[str] = (),
     seed: int = 0,
     by: Literal["auto", "batch", "cell"] = "auto",
-    log: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> MaskedResult:
     """Score a masked autoencoder, and keep masked.json and the fitted model in a folder of their own."""
     recipe = cell_recipe(NAME, preset=preset, changes=changes)
     with atomic_folder(Path(out)) as draft:
-        found = score_masked(cells, build(NAME, recipe.settings), seed=seed, by=by, log=log)
+        found = score_masked(cells, build(NAME, recipe.settings), seed=seed, by=by, progress=progress)
         write_json(draft / "masked.json", {**found.facts(), "recipe": recipe.model_dump(mode="json"), "seed": seed})
         found.model.save(draft / "checkpoint")
     return found

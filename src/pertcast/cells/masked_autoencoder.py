@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from pertcast.cells.log_scale import as_log1p, from_log1p
+from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p
 from pertcast.cells.registry import register
 from pertcast.cells.seen import Seen, fitted, measured_contexts
 from pertcast.errors import InputError
 from pertcast.io.arrays import load_arrays, save_arrays
-from pertcast.nn.fit import choose_device, fit_network, seeded
+from pertcast.nn.fit import Progress, choose_device, fit_network, seeded
 from pertcast.nn.masked_fit import (
     Hiding,
     MaskedLoss,
@@ -30,6 +30,7 @@ from pertcast.nn.masked_fit import (
     tell,
 )
 from pertcast.nn.masked_net import MaskedNet, MaskedNetSizes, facts_of
+from pertcast.nn.training_state import Checkpoint
 from pertcast.types import Cells, Floats, Ints
 from pertcast.validation.cell_parts import part_cells
 
@@ -67,6 +68,7 @@ class MaskedAutoencoder:
     batch never mix; outputs are not cut off.
     """
 
+    resumable = True  # `fit` takes a folder for the state of training
     learns_conditions = False  # genes are told from genes; untreated cells are all that a virtual cell needs
 
     def __init__(self, config: MaskedAutoencoderConfig):
@@ -89,12 +91,14 @@ class MaskedAutoencoder:
         *,
         seed: int,
         valid: Cells | None = None,
-        log: Callable[[dict[str, float]], None] | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
     ) -> MaskedAutoencoder:
         """Learn from all cells given, untreated and treated.
 
-        valid   cells that training stops by; None: a share of the given ones, whole batches where there are at least 3
-        log     called after every epoch
+        valid       cells that training stops by; None: a share of the given ones, whole batches where there are 3
+        checkpoint  folder from which training is taken up, and in which its state is kept
+        progress    called after every epoch
         Raises InputError for values below 0, and where the loss is not finite.
         """
         _check(cells)
@@ -109,14 +113,14 @@ class MaskedAutoencoder:
         with seeded(seed):
             self.net = MaskedNet(self.config, **start_of(x, zeros=hiding.zeros), above=above, codes=len(self.known))
         data, held = rows_of(x, self._codes(train)), rows_of(y, self._codes(valid), fixed_hidden(y, hiding, seed))
-        self.history = []
-
-        def note(facts: dict[str, float]) -> None:
-            self.history.append(facts)
-            if log is not None:
-                log(facts)
-
-        fit_network(self.net, data, MaskedLoss(hiding), self.config.training, seed=seed, valid=held, log=note)
+        self.history, kept, settings = [], None, self.config.training
+        if checkpoint is not None:
+            digest = checkpoint_digest(self.config, train, seed, *(getattr(y, name) for name in ("data", "indices")))
+            kept = Checkpoint(checkpoint, digest, settings.checkpoint_every)
+        fit_network(
+            self.net, data, MaskedLoss(hiding), settings, seed=seed, valid=held, log=self.history.append,
+            checkpoint=kept, progress=progress,
+        )  # fmt: skip
         self.net.requires_grad_(False)
         self.halves = _halves(len(cells.genes), seed)
         self._measure_changes(cells, contexts)

@@ -44,6 +44,7 @@ class MaskedTraining(FitSettings):
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     patience: int | None = Field(10, ge=1)
+    checkpoint_every: int = Field(1, ge=1)  # epochs, where a checkpoint is asked for
 
 
 class MaskedLoss:
