@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from pertcast.cells.context_transfer import SCALE, ContextTransfer, ContextTransferConfig, _recovered
+from pertcast.cells.context_transfer import ContextTransfer, ContextTransferConfig
 from pertcast.cells.count_moves import added, find_moves, kept, pooled_dispersion
+from pertcast.cells.count_shift import SCALE, _recovered
 from pertcast.types import Cells
 
 GENES = 300
@@ -82,10 +83,10 @@ def test_a_planted_effect_is_recovered_in_two_contexts():
 def test_the_treated_cells_of_the_asked_context_are_used_where_they_were_measured():
     cells = simulated(effect=1.0)
     model = ContextTransfer(ContextTransferConfig()).fit(cells, seed=0)
-    known = model.means.measured["drug"]
+    known = model.shift.means.measured["drug"]
     assert known.detected
-    for number, name in enumerate(model.means.contexts):
-        assert_allclose(model.means.shift("drug", name)[:30], known.shift[number][:30], rtol=0.2)
+    for number, name in enumerate(model.shift.means.contexts):
+        assert_allclose(model.shift.means.shift("drug", name)[:30], known.shift[number][:30], rtol=0.2)
 
 
 def test_log_values_are_turned_to_counts_and_back():
