@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from pertcast.cell_verbs import cell_recipe
+from pertcast.cell_runs import Columns
+from pertcast.cell_verbs import cell_recipe, read_for
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.masked_autoencoder import NAME, MaskedAutoencoder
 from pertcast.cells.masked_scores import GeneMeans, MaskedScores, masked_scores, seen_genes
@@ -110,17 +111,22 @@ def score_masked(
 
 
 def masked_benchmark(
-    cells: Cells,
-    out: Path,
+    data: Path,
+    columns: Columns,
     *,
+    out: Path,
     preset: str | None = None,
     changes: Sequence[str] = (),
     seed: int = 0,
     by: Literal["auto", "batch", "cell"] = "auto",
     progress: Progress | None = None,
 ) -> MaskedResult:
-    """Score a masked autoencoder, and keep masked.json and the fitted model in a folder of their own."""
+    """Score a masked autoencoder on a file of cells; keep masked.json and the fitted model in a folder of their own.
+
+    Raises InputError naming all faults of the file at once, and where the folder exists.
+    """
     recipe = cell_recipe(NAME, preset=preset, changes=changes)
+    cells = read_for(data, columns)
     with atomic_folder(Path(out)) as draft:
         found = score_masked(cells, build(NAME, recipe.settings), seed=seed, by=by, progress=progress)
         write_json(draft / "masked.json", {**found.facts(), "recipe": recipe.model_dump(mode="json"), "seed": seed})
