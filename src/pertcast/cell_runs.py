@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pertcast import __version__
+from pertcast.cells.log_scale import FREE
 from pertcast.cells.registry import build
 from pertcast.config import CellRecipe
 from pertcast.errors import InputError
@@ -60,10 +61,13 @@ class CellRun:
 
 def cell_inputs(recipe: CellRecipe, columns: Columns, *, data: Path, seed: int) -> dict[str, Any]:
     """Collect everything the numbers of a run follow from."""
+    told = recipe.model_dump(mode="json", exclude={"name", "reason", "source"})
+    training = {name: value for name, value in told["settings"].pop("training", {}).items() if name not in FREE}
+    told["settings"] |= {"training": training} if training else {}
     return {
         "data": digest_data(data),
         "columns": asdict(columns),
-        "recipe": recipe.model_dump(mode="json", exclude={"name", "reason", "source"}),
+        "recipe": told,
         "seed": seed,
         "code": code_digest(),
         "pertcast": __version__,

@@ -18,6 +18,7 @@ from pertcast.cell_runs import (
     open_cell_run,
     write_cell_run,
 )
+from pertcast.cell_training import computing, drop_kept, fit_kept, is_begun, kept_beside, on_device, write_curves
 from pertcast.cells.mean_shift import MeanShift, shifted
 from pertcast.cells.registry import build, entries
 from pertcast.config import CellRecipe, load_cell_recipe
@@ -49,37 +50,63 @@ def fit_cells(
     preset: str | None = None,
     changes: Sequence[str] = (),
     seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
 ) -> Fitted:
     """Fit a model of cells to untreated and treated cells, in any form, and write its run folder.
 
     model    a registered name, or `default`
     preset   a recipe for this model by name or TOML file; without it the model's defaults
     changes  settings that differ, such as `training.epochs=30`
-    out      folder of the run; a finished run of the same content is taken as it is, another is refused
+    out      folder of the run; a finished run of the same content is taken as it is, another is refused; one that
+             was cut off is taken up from `<out>.unfinished`, and ends as if it had not been
+    device   auto, cpu or cuda, for models that train a network
+    threads  to compute in; 0: one for small data, else one a core; the last digit may depend on it
+    Training curves go to `tensorboard/` beside the run.
     Raises InputError, naming all faults of the file at once.
     """
     recipe = cell_recipe(model, preset=preset, changes=changes)
-    unfitted = build(recipe.model, recipe.settings)
+    unfitted = on_device(recipe, device)
     if not Path(data).exists():
         raise InputError(f"'{data}' does not exist. Give cells as one of: {FORMS}.")
     inputs = cell_inputs(recipe, columns, data=data, seed=seed)
     out = Path(out)
+    kept = kept_beside(out)
     if out.exists():
-        run = open_cell_run(out)
-        if run.inputs != inputs:
-            fix = "Name another folder with --out, or remove it."
-            raise InputError(f"'{out}' holds a run of other content (data, columns, settings, seed or code). {fix}")
-        return Fitted(run, {"run": str(out), "digest": run.digest, "model": recipe.model, "fitted": False})
+        return same_run(open_cell_run(out), inputs)
     cells = read_for(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
-    fitted, reference = unfitted.fit(cells, seed=seed), build(REFERENCE).fit(cells, seed=seed)
+    taken_up = is_begun(kept)
+    with computing(cells, threads):
+        fitted = fit_kept(unfitted, cells, name=recipe.model, seed=seed, kept=kept, inputs=inputs)
+        reference = build(REFERENCE).fit(cells, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     run = write_cell_run(out, recipe, columns, inputs=inputs, model=fitted, reference=reference)
+    write_curves(out, fitted)
+    drop_kept(kept)
     facts = {
         "run": str(out), "digest": run.digest, "model": recipe.model, "fitted": True, "unit": cells.unit,
         "cells": len(cells), "genes": len(cells.genes), "untreated": int(cells.untreated.sum()),
-        "conditions": len(cells.conditions), "contexts": len(set(cells.context)),
+        "conditions": len(cells.conditions), "contexts": len(set(cells.context)), "taken_up": taken_up,
     }  # fmt: skip
     return Fitted(run, facts)
+
+
+def same_run(run: CellRun, inputs: Mapping[str, object]) -> Fitted:
+    """Take a finished run as it is. Raises InputError where it follows from other inputs."""
+    if run.inputs != inputs:
+        fix = "Name another folder with --out, or remove it."
+        raise InputError(f"'{run.folder}' holds a run of other content (data, columns, settings, seed or code). {fix}")
+    return Fitted(run, {"run": str(run.folder), "digest": run.digest, "model": run.recipe.model, "fitted": False})
+
+
+def untreated_of(cells: Cells, context: str | None) -> Cells:
+    """Return the untreated cells, of one context or of all. Raises InputError for a context without any."""
+    rows = cells.untreated
+    if context is not None:
+        if context not in set(cells.context[rows]):
+            raise InputError(f"{unknown('context', context, set(cells.context[rows]))} They have untreated cells.")
+        rows = rows & (cells.context == context)
+    return cells.take(rows)
 
 
 def cell_recipe(model: str, *, preset: str | None = None, changes: Sequence[str] = ()) -> CellRecipe:
@@ -120,13 +147,7 @@ def predict_cells(
     Returns what was done. Raises InputError, naming all faults of the file at once.
     """
     opened = open_cell_run(run)
-    cells = read_for(data, opened.columns)
-    rows = cells.untreated
-    if context is not None:
-        if context not in set(cells.context[rows]):
-            raise InputError(f"{unknown('context', context, set(cells.context[rows]))} They have untreated cells.")
-        rows = rows & (cells.context == context)
-    control = cells.take(rows)
+    control = untreated_of(read_for(data, opened.columns), context)
     sample = control.unit == "counts" if sample is None else sample
     found = opened.model().predict(control, condition, seed=seed, sample=sample)
     whole, carried = with_all_genes(found, control)

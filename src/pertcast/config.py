@@ -178,10 +178,13 @@ def _read(name: str, known: list[str], *, kind: str, folder: tuple[str, ...]) ->
 
 
 def _set(data: dict[str, Any], change: str) -> None:
-    """Apply `a.b=3` to nested data; values are TOML values, bare words are text."""
+    """Apply `a.b=3` to nested data; values are TOML values, bare words are text, no value at all is None."""
     path, sign, value = change.partition("=")
     if not sign or not path:
         raise InputError(f"Cannot read the change '{change}'. Expected 'group.field=value', such as settings.width=64.")
+    if not value.strip():
+        set_field(data, path.strip(), None)
+        return
     try:
         set_field(data, path.strip(), tomllib.loads(f"v = {value}")["v"])
     except tomllib.TOMLDecodeError:

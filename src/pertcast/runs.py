@@ -190,14 +190,18 @@ def write_unit(
 
 def write_curves(run: Run, unit: Unit, log: list[dict[str, Any]]) -> None:
     """Write training curves for TensorBoard beside the units; they carry the time of day and so are no part of them."""
+    write_scalars(run.folder / "tensorboard" / run.unit(unit).relative_to(run.folder), log)
+
+
+def write_scalars(folder: Path, log: list[dict[str, Any]]) -> None:
+    """Write every measured number of a training for TensorBoard; lines are numbered by their `step`, or in order."""
     from torch.utils.tensorboard import SummaryWriter
 
-    name = run.unit(unit).relative_to(run.folder)
-    with SummaryWriter(run.folder / "tensorboard" / name) as writer:
-        for step, line in enumerate(log):
+    with SummaryWriter(folder) as writer:
+        for number, line in enumerate(log):
             for key, value in line.items():
                 if isinstance(value, float):
-                    writer.add_scalar(key, value, step)
+                    writer.add_scalar(key, value, line.get("step", number))
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -84,6 +84,6 @@ def test_the_state_of_another_training_is_refused(tmp_path):
     fit_network(net(), data(), Loss(), settings, seed=0, checkpoint=Checkpoint(tmp_path, "this", every=1))
     with pytest.raises(InputError, match="other settings, another seed or other cells"):
         fit_network(net(), data(), Loss(), settings, seed=0, checkpoint=Checkpoint(tmp_path, "that", every=1))
-    (tmp_path / "training.safetensors").write_bytes(b"no")
+    (tmp_path / "training" / "training.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="is damaged"):
         fit_network(net(), data(), Loss(), settings, seed=0, checkpoint=Checkpoint(tmp_path, "this", every=1))

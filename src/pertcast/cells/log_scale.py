@@ -12,6 +12,7 @@ from pertcast.config import Config
 from pertcast.types import Cells, Floats
 
 TOTAL = 1e4  # counts a cell is scaled to before log1p
+FREE = ("device", "checkpoint_every")  # settings of a training that name no other training
 
 
 def as_log1p(cells: Cells, totals: Floats | None = None) -> csr_array:
@@ -67,7 +68,7 @@ def checkpoint_digest(settings: Config, cells: Cells, seed: int, *more: Floats) 
     more      arrays that training follows from as well
     """
     told = settings.model_dump(mode="json")
-    for free in ("device", "checkpoint_every"):
+    for free in FREE:
         told["training"].pop(free)
     said = [told, seed, cells.genes, cells.unit, cells.control, *map(list, (cells.condition, cells.context))]
     digest = hashlib.sha256(json.dumps(said).encode())

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from pertcast.commands.cells_benchmark import benchmark
-from pertcast.commands.cells_files import convert
+from pertcast.commands.cells_common import Seed
+from pertcast.commands.cells_files import convert, correct
+from pertcast.commands.cells_fit import adapt, fit, pairs
+from pertcast.commands.cells_virtual import masked, trajectory
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
 
 cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells: h5ad in, h5ad out.", rich_markup_mode=None)
 
-cells_app.command("convert")(convert)
-
-FORMS = "h5ad, zarr, 10x, text, CSV folder, .npy"
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")]
+for command in (convert, correct, fit, adapt, pairs, masked, trajectory):
+    cells_app.command(command.__name__)(command)
 
 
 @cells_app.command("models")
@@ -28,36 +29,6 @@ def models(as_json: Json = False) -> None:
     found = cell_verbs.cell_models()
     lines = [f"{one['name']:16s} {one['kind']:6s} {one['summary']}" for one in found]
     answer({"models": found, "default": cell_verbs.DEFAULT}, "\n".join(lines), as_json=as_json)
-
-
-@cells_app.command("fit")
-def fit(
-    model: Annotated[str, typer.Argument(help="A name of `pertcast cells models`, or `default`.")],
-    data: Annotated[Path, typer.Argument(help=f"Untreated and treated cells: {FORMS}.")],
-    condition_key: Annotated[str, typer.Option(help="Column of obs with what was done to a cell.")],
-    control: Annotated[str, typer.Option(help="Label of untreated cells in that column.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    context_key: Annotated[str | None, typer.Option(help="Column with cell type, line or population.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column with what was measured together.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer to read; default X.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Settings by name, as system-002, or a TOML file.")] = None,
-    change: Annotated[list[str] | None, typer.Option("--set", help="Such as training.epochs=30.")] = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Fit a model to cells; a finished run of the same content is not fitted again."""
-    from pertcast import cell_verbs
-    from pertcast.cell_runs import Columns
-
-    columns = Columns(condition_key, control, context_key, batch_key, layer)
-    done = cell_verbs.fit_cells(model, data, columns, out=out, preset=preset, changes=change or (), seed=seed)
-    facts = done.facts
-    if facts["fitted"]:
-        say(f"{facts['cells']} cells ({facts['untreated']} untreated), {facts['genes']} genes as {facts['unit']}, "
-            f"{facts['conditions']} conditions, {facts['contexts']} contexts")  # fmt: skip
-    else:
-        say("The run is finished already; nothing was fitted.")
-    answer(facts, f"Run of {facts['model']}, {facts['digest']}: {out}", as_json=as_json)
 
 
 @cells_app.command("predict")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pertcast.commands.cells_common import FORMS, ConditionKey, ContextKey, Control, LayerToRead
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError, unknown
 
@@ -67,3 +68,34 @@ def _suffixes(pairs: list[str] | None) -> dict[str, str]:
             raise InputError(f"Cannot read '{pair}'. Expected ending=condition, such as 3=inflamed.")
         found[ending] = label
     return found
+
+
+def correct(
+    data: Annotated[Path, typer.Argument(help=f"Cells of several batches: {FORMS}.")],
+    condition_key: ConditionKey,
+    control: Control,
+    batch_key: Annotated[str, typer.Option(help="Column with what was measured together.")],
+    out: Annotated[Path, typer.Option(help="h5ad file to write.")],
+    context_key: ContextKey = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Batch that stays as it is; default: their common mean.")
+    ] = None,
+    empirical_bayes: Annotated[
+        bool, typer.Option("--empirical-bayes", help="Draw genes of a batch together: for batches of few cells.")
+    ] = False,
+    layer: LayerToRead = None,
+    as_json: Json = False,
+) -> None:
+    """Take batch effects off log values, gene by gene (ComBat); what condition and context do stays.
+
+    Counts become log1p of counts per 10,000. For counts, `pertcast cells fit zinb-vae --set correct_batches=true`.
+    """
+    from pertcast import cell_steps
+    from pertcast.cell_runs import Columns
+
+    columns = Columns(condition_key, control, context_key, batch_key, layer)
+    facts = cell_steps.correct_cells(data, columns, out=out, reference=reference, empirical_bayes=empirical_bayes)
+    for remark in facts["remarks"]:
+        say(remark)
+    text = f"{facts['cells']} cells x {facts['genes']} genes, {len(facts['batches'])} batches corrected: {out}"
+    answer(facts, text, as_json=as_json)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from tqdm.std import tqdm
@@ -40,7 +40,7 @@ def run_units(units: Sequence[U], work: Callable[[U], None], *, jobs: int, descr
 
     An error of one unit stops the rest; what was finished stays.
     """
-    with _progress(len(units)) as bar:
+    with progress_bar(len(units)) as bar:
         if jobs <= 1 or len(units) <= 1:
             for unit in units:
                 bar.set_description_str(describe(unit), refresh=sys.stderr.isatty())
@@ -66,25 +66,33 @@ def run_units(units: Sequence[U], work: Callable[[U], None], *, jobs: int, descr
                 raise
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """Compute in one thread: the order of summation, and so the last digit, must not follow the machine."""
+    return threads(1)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute in so many threads inside the block."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(count):
             yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
-def _progress(total: int) -> tqdm:
-    """Return a bar on a terminal, one plain line per interval in a log."""
+def progress_bar(total: int, *, done: int = 0) -> tqdm:
+    """Return a bar on a terminal, one plain line per interval in a log; `done` were done before."""
     interval, line = (0.1, None) if sys.stderr.isatty() else (LOG_INTERVAL, LOG_LINE)
-    return tqdm(total=total, file=sys.stderr, mininterval=interval, miniters=1, bar_format=line, disable=total == 0)
+    return tqdm(
+        total=total, initial=done, file=sys.stderr, mininterval=interval, miniters=1, bar_format=line,
+        disable=total == 0,
+    )  # fmt: skip
 
 
 @contextmanager

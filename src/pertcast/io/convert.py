@@ -37,8 +37,7 @@ def convert_cells(
     Returns what was written. Raises InputError naming all faults of names and values at once.
     """
     out = Path(out)
-    if out.suffix != ".h5ad":
-        raise InputError(f"'{out}' must end in .h5ad, the form cells are written in.")
+    _check_name(out)
     read = read_form(source, how)
     if suffixes:
         read = label_by_suffix(read, suffixes)
@@ -85,6 +84,7 @@ def write_counts(path: Path, read: CellCounts) -> None:
     """Write cells as h5ad: same cells, same bytes. Raises InputError when the file cannot be written."""
     import anndata
 
+    _check_name(path)
     obs = read.obs.set_axis(pd.Index([str(name) for name in read.obs.index], dtype=object))
     for name in obs.select_dtypes(object):
         obs[name] = obs[name].where(obs[name].isna(), obs[name].astype(str))
@@ -96,6 +96,11 @@ def write_counts(path: Path, read: CellCounts) -> None:
 def select_genes(read: CellCounts, columns: np.ndarray) -> CellCounts:
     """Return the genes in these columns, in this order."""
     return replace(read, genes=tuple(read.genes[j] for j in columns), values=csr_array(read.values)[:, columns])
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix != ".h5ad":
+        raise InputError(f"'{path}' must end in .h5ad, the form cells are written in.")
 
 
 def _listed(read: CellCounts, path: Path) -> np.ndarray:

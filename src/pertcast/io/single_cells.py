@@ -88,11 +88,21 @@ def read_expression(
     return cells if rows.all() else cells.take(rows), about
 
 
-def write_cells(path: Path, cells: Cells, *, about: Mapping[str, object], mean_shift: Floats | None = None) -> None:
+def write_cells(
+    path: Path,
+    cells: Cells,
+    *,
+    about: Mapping[str, object],
+    mean_shift: Floats | None = None,
+    layers: Mapping[str, csr_array] | None = None,
+    told: Mapping[str, Floats] | None = None,
+) -> None:
     """Write predicted cells as h5ad: same cells, same bytes.
 
     about       noted as JSON in `uns["pertcast"]`, with the unit of the values: the run's digest, seed, condition
     mean_shift  (g,) what the mean shift of training adds, for `var`; scores are printed beside it
+    layers      (n, g) each, beside the values
+    told        (n,) each, further columns of `obs`
     `obs` has condition, context and batch of every cell, and the id of the untreated cell that it was predicted from.
     Raises InputError when the path does not end in .h5ad, or cannot be written.
     """
@@ -106,6 +116,7 @@ def write_cells(path: Path, cells: Cells, *, about: Mapping[str, object], mean_s
         {
             "source_cell": ids.to_numpy(),
             **{name: pd.Categorical(list(getattr(cells, name))) for name in ("condition", "context", "batch")},
+            **(told or {}),
         },
         index=ids,
     )
@@ -113,7 +124,8 @@ def write_cells(path: Path, cells: Cells, *, about: Mapping[str, object], mean_s
     if mean_shift is not None:
         var[MEAN_SHIFT] = np.asarray(mean_shift, float)
     note = json.dumps({**about, "unit": cells.unit}, sort_keys=True, allow_nan=False)
-    data = anndata.AnnData(csr_matrix(cells.x), obs, var, uns={KEY: note})
+    beside = {name: csr_matrix(x) for name, x in (layers or {}).items()}
+    data = anndata.AnnData(csr_matrix(cells.x), obs, var, uns={KEY: note}, layers=beside)
     with atomic_path(path) as temporary:
         data.write_h5ad(temporary, compression="gzip")
 

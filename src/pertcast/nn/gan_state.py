@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from pertcast.io.arrays import load_arrays, save_arrays
-from pertcast.nn.training_state import as_arrays, as_tensors, optimizer_tensors, restore_optimizer, same_training
+from pertcast.nn.training_state import optimizer_tensors, read_state, restore_optimizer, write_state
 
 NAME = "gan-training"
 
@@ -23,7 +22,7 @@ def save_state(folder: Path, trainer: Any, *, digest: str) -> None:
         "best": [trainer.best.loss if trainer.best.weights else None, trainer.best.age],
         "running": trainer.running.steps,
     }  # fmt: skip
-    save_arrays(folder, NAME, as_arrays(parts), facts)
+    write_state(folder, NAME, parts, facts)
 
 
 def load_state(folder: Path, trainer: Any, *, digest: str) -> bool:
@@ -31,11 +30,10 @@ def load_state(folder: Path, trainer: Any, *, digest: str) -> bool:
 
     Raises InputError for a checkpoint of other settings, another seed or other cells, and for a damaged one.
     """
-    if not (Path(folder) / f"{NAME}.json").exists():
+    found = read_state(folder, NAME, digest)
+    if found is None:
         return False
-    arrays, facts = load_arrays(folder, NAME)
-    same_training(folder, facts["digest"], digest)
-    parts, device = as_tensors(arrays), next(trainer.generator.parameters()).device
+    (parts, facts), device = found, next(trainer.generator.parameters()).device
     trainer.generator.load_state_dict(parts["generator"])
     trainer.critic.load_state_dict(parts["critic"])
     for name, optimizer in _optimizers(trainer).items():

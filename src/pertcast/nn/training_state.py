@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pertcast.errors import InputError
 from pertcast.io.arrays import load_arrays, save_arrays
+from pertcast.io.atomic import atomic_folder
 from pertcast.nn.optim import Schedule
 
 NAME = "training"
@@ -56,18 +56,17 @@ class EpochState:
             "best": [_finite(self.best.loss), self.best.age], "average": self.average.count,
             "running": self.running.steps, "step": getattr(self.loss_fn, "step", None),
         }  # fmt: skip
-        save_arrays(checkpoint.folder, NAME, as_arrays(parts), facts)
+        write_state(checkpoint.folder, NAME, parts, facts)
 
     def load(self, checkpoint: Checkpoint) -> bool:
         """Take up what `save` wrote, if anything; whether there was something.
 
         Raises InputError for the state of another training, and for a damaged one.
         """
-        if not (Path(checkpoint.folder) / f"{NAME}.json").exists():
+        found = read_state(checkpoint.folder, NAME, checkpoint.digest)
+        if found is None:
             return False
-        arrays, facts = load_arrays(checkpoint.folder, NAME)
-        same_training(checkpoint.folder, facts["digest"], checkpoint.digest)
-        parts, device = as_tensors(arrays), self._device
+        (parts, facts), device = found, self._device
         self.net.load_state_dict(parts["net"])
         restore_optimizer(self.optimizer, parts.get("optimizer", {}))
         for name in ("best", "average", "running"):
@@ -90,25 +89,31 @@ class EpochState:
         return next(self.net.parameters()).device
 
 
-def same_training(folder: Path, found: str, wanted: str) -> None:
-    """Raise InputError where a checkpoint is of another training."""
-    if found != wanted:
+def write_state(folder: Path, name: str, parts: Mapping[str, Mapping[str, Tensor]], facts: dict[str, Any]) -> None:
+    """Write a state, whole or not at all, over the one before; `facts` hold the `digest` that names the training."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    arrays = {f"{part}/{key}": t.detach().cpu().numpy() for part, held in parts.items() for key, t in held.items()}
+    with atomic_folder(Path(folder) / name, replace=True) as draft:
+        save_arrays(draft, name, arrays, facts)
+
+
+def read_state(folder: Path, name: str, digest: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """Read what `write_state` wrote; None where there is nothing.
+
+    Raises InputError where it is the state of another training, or damaged.
+    """
+    place = Path(folder) / name
+    if not place.exists():
+        return None
+    arrays, facts = load_arrays(place, name)
+    if facts["digest"] != digest:
         what = "is of other settings, another seed or other cells"
         raise InputError(f"Checkpoint '{folder}' {what}. Remove the folder, or choose another.")
-
-
-def as_arrays(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, NDArray]:
-    """Name tensors `part/key`."""
-    return {f"{part}/{key}": t.detach().cpu().numpy() for part, held in parts.items() for key, t in held.items()}
-
-
-def as_tensors(arrays: Mapping[str, NDArray]) -> dict[str, dict[str, Tensor]]:
-    """Undo `as_arrays`."""
     parts: dict[str, dict[str, Tensor]] = {}
-    for name, value in arrays.items():
-        part, _, key = name.partition("/")
-        parts.setdefault(part, {})[key] = torch.tensor(np.asarray(value))
-    return parts
+    for key, value in arrays.items():
+        part, _, rest = key.partition("/")
+        parts.setdefault(part, {})[rest] = torch.tensor(np.asarray(value))
+    return parts, facts
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
