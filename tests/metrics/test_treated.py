@@ -88,6 +88,14 @@ def test_draws_spread_as_cells_drawn_anew_do(sides):
     assert_allclose(scorer.draws(predicted), drawn)
 
 
+def test_draws_of_cells_that_are_all_alike_are_the_score(sides):
+    """Whichever cells are drawn, their means are the same, and every drawn score is the score itself."""
+    true, predicted, control = sides
+    scorer = TreatedScorer(np.tile(true[:1], (30, 1)), control, project=first)
+    found = scorer.score(predicted)
+    assert_allclose(scorer.draws(predicted), np.tile([found[name] for name in MEANS], (200, 1)), rtol=1e-9)
+
+
 def test_alike_cells_are_refused():
     with pytest.raises(InputError, match="alike"):
         TreatedScorer(np.ones((5, 4)), np.ones((5, 4)), project=lambda cells: cells)

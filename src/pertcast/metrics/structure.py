@@ -24,8 +24,7 @@ def r2_of_means(*, y_true: Cellwise, y_pred: Cellwise) -> float:
     (R31). High for every sound profile, as genes differ in mean: read it beside no change. NaN where all t are alike.
     Source: S003-09.
     """
-    t, p = _two_means(y_true, y_pred)
-    return _ratio(np.square(p - t).sum(), np.square(t - t.mean()).sum())
+    return float(r2(*_two_means(y_true, y_pred)))
 
 
 def squared_pearson_of_means(*, y_true: Cellwise, y_pred: Cellwise) -> float:
@@ -34,7 +33,7 @@ def squared_pearson_of_means(*, y_true: Cellwise, y_pred: Cellwise) -> float:
     Range 0 to 1, best 1, no unit. Blind to scale, offset and sign. NaN where either side's means are all alike.
     Source: S003-09, R31.
     """
-    return _pearson(*_two_means(y_true, y_pred)) ** 2
+    return float(pearson(*_two_means(y_true, y_pred))) ** 2
 
 
 def delta_pearson(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
@@ -45,7 +44,7 @@ def delta_pearson(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) ->
     Source: S003-09; Roohani et al. 2023, doi:10.1038/s41587-023-01905-6.
     """
     t, p, c = _three_means(y_true, y_pred, y_control)
-    return _pearson(t - c, p - c)
+    return float(pearson(t - c, p - c))
 
 
 def delta_cosine(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
@@ -87,7 +86,7 @@ def gene_correlation(*, y_true: Cellwise, y_pred: Cellwise) -> float:
             values = (values - values.mean(axis=0)) / np.where(scale > 1e-12, scale, np.nan)
         pairs.append((values.T @ values)[np.triu_indices(values.shape[1], 1)])
     known = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
-    return _pearson(*(side[known] for side in pairs)) if known.sum() > 1 else float("nan")
+    return float(pearson(*(side[known] for side in pairs))) if known.sum() > 1 else float("nan")
 
 
 def skill_of_means(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> float:
@@ -97,8 +96,7 @@ def skill_of_means(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -
     truth does not differ from the control. The squared error's skill score: Murphy 1988,
     doi:10.1175/1520-0493(1988)116<2417:SSBOTM>2.0.CO;2.
     """
-    t, p, c = _three_means(y_true, y_pred, y_control)
-    return _ratio(np.square(p - t).sum(), np.square(c - t).sum())
+    return float(skill(*_three_means(y_true, y_pred, y_control)))
 
 
 def top_genes_overlap(*, y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise, k: int = 20) -> float:
@@ -171,11 +169,23 @@ def _three_means(y_true: Cellwise, y_pred: Cellwise, y_control: Cellwise) -> tup
     return *_two_means(y_true, y_pred), _two_means(y_true, y_control)[1]
 
 
-def _pearson(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt(np.square(a).sum() * np.square(b).sum())
-    return float(a @ b / size) if size > 0 else float("nan")
+def r2(t: Floats, p: Floats) -> Floats:
+    """Coefficient of determination of p for t along the last axis; NaN where all t are alike. See `r2_of_means`."""
+    return _share_explained(np.square(p - t), np.square(t - t.mean(axis=-1, keepdims=True)))
 
 
-def _ratio(error: float, whole: float) -> float:
-    return float(1 - error / whole) if whole > 0 else float("nan")
+def skill(t: Floats, p: Floats, c: Floats) -> Floats:
+    """Share of the change from c to t that p gets right, along the last axis. See `skill_of_means`."""
+    return _share_explained(np.square(p - t), np.square(c - t))
+
+
+def pearson(a: Floats, b: Floats) -> Floats:
+    """Pearson correlation along the last axis; NaN where a side is constant."""
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    size = np.sqrt(np.square(a).sum(axis=-1) * np.square(b).sum(axis=-1))
+    return np.divide((a * b).sum(axis=-1), size, out=np.full_like(size, np.nan), where=size > 0)
+
+
+def _share_explained(error: Floats, whole: Floats) -> Floats:
+    error, whole = error.sum(axis=-1), whole.sum(axis=-1)
+    return 1 - np.divide(error, whole, out=np.full_like(whole, np.nan), where=whole > 0)

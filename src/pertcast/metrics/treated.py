@@ -27,7 +27,10 @@ from pertcast.metrics.structure import (
     direction_accuracy,
     gene_correlation,
     mmd,
+    pearson,
+    r2,
     r2_of_means,
+    skill,
     skill_of_means,
     squared_pearson_of_means,
     top_genes_overlap,
@@ -143,23 +146,15 @@ class TreatedScorer:
 
         The same cells are drawn for every prediction, so that differences between predictions are paired.
         """
-        n = self.truth.shape[0]
+        n, de = self.truth.shape[0], self.de
         times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS)
-        means = np.asarray(times @ self.truth) / n  # (DRAWS, g)
-        fixed = {"y_pred": _mean(predicted), "y_control": _mean(self.control)}
-        return np.array([self._of_means({"y_true": mean[None], **fixed}) for mean in means])
-
-    def _of_means(self, sides: dict[str, Floats]) -> tuple[float, ...]:
-        de = self._cut(sides, self.de)
-        pair, pair_de = ({name: cut[name] for name in ("y_true", "y_pred")} for cut in (sides, de))
-        return (
-            r2_of_means(**pair), r2_of_means(**pair_de), delta_pearson(**sides), skill_of_means(**sides),
-            skill_of_means(**de), mse_of_means(**pair),
+        t = np.asarray(times @ self.truth) / n  # (DRAWS, g)
+        p, c = (np.asarray(side.mean(axis=0), float).ravel() for side in (predicted, self.control))
+        columns = (
+            r2(t, p), r2(t[:, de], p[de]), pearson(t - c, p - c), skill(t, p, c), skill(t[:, de], p[de], c[de]),
+            np.square(p - t).mean(axis=1),
         )  # fmt: skip
+        return np.stack(columns, axis=1)
 
     def _cut(self, sides: dict[str, Cellwise], genes: Floats | slice) -> dict[str, Cellwise]:
         return {name: side[:, genes] for name, side in {"y_control": self.control, **sides}.items()}
-
-
-def _mean(cells: Cellwise) -> Floats:
-    return np.asarray(cells.mean(axis=0), float).reshape(1, -1)

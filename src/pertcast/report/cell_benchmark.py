@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 Facts = dict  # what `Benchmark.as_dict` gave and benchmark.json holds
 
-SHOWN = (
-    "skill", "skill DE", "R2 DE", "delta Pearson", "energy distance", "Wasserstein", "Wasserstein DE",
-    "variance ratio", "zero error",
-)  # fmt: skip
+SHOWN = {  # column: its head
+    "skill": "skill", "skill DE": "skill DE", "R2 DE": "R2 DE", "delta Pearson": "delta r",
+    "energy distance": "E-dist", "Wasserstein": "W1", "Wasserstein DE": "W1 DE", "variance ratio": "VR",
+    "zero error": "zeros",
+}  # fmt: skip
 LEGEND = (
     "Held-out treated cells against predicted ones, log1p of counts per 10,000. Skill: share of the squared change of "
-    "gene means that is right (1 best, 0 no change); DE: the genes that differ most; R2 and Pearson of gene means and "
-    "their changes; energy distance in principal axes; Wasserstein distance per gene; ratio of variances (1 best); "
-    "error in the share of zeros. What is below a floor is not worth fitting."
+    "gene means that is right (1 best, 0 no change); DE: over the genes that differ most; R2 of gene means; delta r: "
+    "Pearson of their changes; E-dist: energy distance in principal axes; W1: Wasserstein distance per gene; VR: ratio "
+    "of variances (1 best); zeros: error in their share. What is below a floor is not worth fitting."
 )
 SURE = ("skill", "skill DE", "R2 DE")  # whose intervals are printed for the best model
 MOST_BARS = 8  # hold-outs that get bars of their own; more are drawn as dots
@@ -36,7 +37,7 @@ LOWEST = -0.5  # of a skill in a picture; what is worse is drawn there, and bars
 def plain_benchmark(facts: Facts) -> str:
     """Lay the mean over hold-outs out for a terminal: models, references, ceiling; how sure it is; remarks."""
     mean = facts["mean"]
-    rows = [["", *SHOWN], *([_name(line), *_cells(line)] for line in mean["lines"])]
+    rows = [["", *SHOWN.values()], *([_name(line), *_cells(line)] for line in mean["lines"])]
     told = [*_sure(facts), LEGEND, *facts["remarks"]]
     return "\n".join([mean["title"], *aligned(rows), "", *(fill(text, WIDTH, subsequent_indent="  ") for text in told)])
 
@@ -44,7 +45,11 @@ def plain_benchmark(facts: Facts) -> str:
 def markdown_benchmark(facts: Facts) -> str:
     """Lay the same table out in markdown, with the skill of every hold-out folded away."""
     lines = facts["mean"]["lines"]
-    rows = [["", *SHOWN], ["---", *["---:"] * len(SHOWN)], *([_name(line, "*"), *_cells(line)] for line in lines)]
+    rows = [
+        ["", *SHOWN.values()],
+        ["---", *["---:"] * len(SHOWN)],
+        *([_name(line, "*"), *_cells(line)] for line in lines),
+    ]
     told = [*_sure(facts), *facts["remarks"]]
     titles = [table["title"] for table in facts["holdouts"]]
     parts = [["skill DE / energy distance", *titles], ["---", *["---:"] * len(titles)]]
@@ -84,8 +89,7 @@ def _draw_mean_and_shape(axes: Axes, lines: Sequence[dict]) -> None:
         axes.annotate(str(number), (x, y), fontsize=8, ha="center", va="center", color="white")
     axes.margins(0.08)
     axes.set(xlabel="skill on the genes that differ most (mean)", ylabel="Wasserstein distance per gene (shape)")
-    cut = " (cut where the worst are)" if max(shapes) > highest else ""
-    axes.set_title(f"Mean and shape: best is at the lower right{cut}", fontsize=10)
+    axes.set_title("Mean and shape: best is at the lower right", fontsize=10)
     axes.grid(alpha=0.25)
     for role, colour in COLOURS.items():
         axes.plot([], [], "o", color=colour, label=role)
@@ -113,7 +117,8 @@ def _draw_hold_outs(axes: Axes, facts: Facts, names: Sequence[str]) -> None:
                 if value < LOWEST:
                     axes.text(LOWEST, y, f" {value:.1f}", va="center", fontsize=6, color="white")
         else:
-            axes.plot(shown, at + 0.24 * np.sin(9.0 * number), "o", ms=4, alpha=0.5, color=COLOURS["model"])
+            colours = [COLOURS[line["role"]] for line in part["lines"] if line["name"] in names]
+            axes.scatter(shown, at + 0.24 * np.sin(9.0 * number), s=16, alpha=0.5, c=colours)
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(at, [f"{name}  {number}" for number, name in enumerate(names, 1)], fontsize=8)
     axes.invert_yaxis()
