@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= data/raw
 DEMO := data/interim/demo-small
 
-.PHONY: submission test test-slow notebooks table stories bench lint clean
+.PHONY: submission test test-slow notebooks table stories app bundle bench lint clean
 
 submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
 	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
@@ -43,6 +43,12 @@ endif
 stories: .venv/done  ## tell the four stories on simulated cells at their published sizes; the README's picture is one of them
 	for name in recover mechanism perturb drug; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done
 	cp data/interim/stories/perturb.png docs/story_perturb.png
+
+app: .venv/done  ## play with a virtual cell, type compounds, compare runs, in a web browser
+	$(BIN)/pertcast app
+
+bundle: .venv/done  ## remake the simulated cells, models and scores that the app shows before anyone names a file
+	$(BIN)/python -m pertcast.app.bundle
 
 bench: .venv/done  ## speed and memory, as ratios within one run
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pertcast.commands.app import start
 from pertcast.commands.cells import cells_app
 from pertcast.commands.common import (
     CACHE,
@@ -214,6 +215,7 @@ def score(
         draw(picture, table, scope)
 
 
+app.command("app")(start)
 app.command()(de)
 app.command()(predict)
 app.command()(story)

@@ -16,17 +16,18 @@ WIDTH = 100  # characters of a line on a terminal
 def plain_forecast(forecast: Forecast, run: str) -> str:
     """Lay one prediction out for a terminal, in the unit of the response."""
     who = forecast.asked if forecast.compound in (None, forecast.asked) else f"{forecast.asked} ({forecast.compound})"
-    lines = [f"Predicted response of {forecast.cell_type} to {who}, by {run}", _standing(forecast), *_domain(forecast)]
+    lines = [f"Predicted response of {forecast.cell_type} to {who}, by {run}", standing(forecast), *domain(forecast)]
     return "\n".join([*(fill(line, WIDTH, break_on_hyphens=False) for line in lines), "", *_genes(forecast)])
 
 
-def _standing(forecast: Forecast) -> str:
+def standing(forecast: Forecast) -> str:
+    """Say in which cell types training saw the compound."""
     if forecast.compound is None:
         return "Training never saw this compound."
     return f"Training saw this compound in {', '.join(forecast.measured_in)}."
 
 
-def _domain(forecast: Forecast) -> list[str]:
+def domain(forecast: Forecast) -> list[str]:
     """Say how similar the nearest training compounds are, and whether that is near enough."""
     if not forecast.nearest:
         return ["No structure is known: how near it is to training cannot be told."]
