@@ -17,6 +17,7 @@ from commands import partials, pertcast, refused
 from pertcast.cell_runs import open_cell_run
 from pertcast.cells.registry import build, entries
 from pertcast.config import cell_recipe_names, load_cell_recipe
+from pertcast.io.atomic import digest_file
 
 COLUMNS = ("--condition-key", "drug", "--control", "dmso", "--context-key", "type", "--batch-key", "plate")
 QUICK = ("--set", "training.epochs=3", "--set", "hidden=8", "--set", "latent=3")
@@ -254,6 +255,10 @@ def test_units_are_not_mixed(place, tmp_path):
     refused(predict(place, tmp_path / "pred.h5ad", data=tmp_path / "logs.h5ad"), "reads counts, got log1p")
     refused(pertcast("cells", "evaluate", tmp_path / "logs.h5ad", place / "new.h5ad", "--control", place / "new.h5ad"),
             "The prediction holds log1p values, the truth counts")  # fmt: skip
+    refused(pertcast("cells", "evaluate", place / "new.h5ad", tmp_path / "logs.h5ad", "--control", place / "new.h5ad"),
+            "The prediction holds counts values, the truth log1p")  # fmt: skip
+    assert pertcast("cells", "fit", "default", tmp_path / "logs.h5ad", *COLUMNS, "--out", tmp_path / "run").code == 0
+    refused(predict(tmp_path, tmp_path / "pred.h5ad", data=place / "new.h5ad"), "fitted to log1p values, got counts")
 
 
 def test_a_changed_run_is_refused(place, tmp_path):
@@ -262,6 +267,35 @@ def test_a_changed_run_is_refused(place, tmp_path):
         file.write(" ")
     done = predict(tmp_path, tmp_path / "pred.h5ad", data=place / "new.h5ad")
     refused(done, "was changed after it was written: checkpoint/zinb-vae.json")
+
+
+def test_a_run_of_another_version_is_refused(place, tmp_path):
+    """Its checkpoint lacks what this version reads; the message says which version wrote it."""
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    about, inputs, done = (run / name for name in ("checkpoint/zinb-vae.json", "inputs.json", "DONE.json"))
+    saved = json.loads(about.read_text())
+    saved["facts"] = {"old": True}
+    about.write_text(json.dumps(saved))
+    inputs.write_text(json.dumps({**json.loads(inputs.read_text()), "pertcast": "0.0.9", "code": "other"}))
+    digests = json.loads(done.read_text())["digests"]
+    digests |= {str(path.relative_to(run)): digest_file(path) for path in (about, inputs)}
+    done.write_text(json.dumps({"digests": digests}))
+    wrong = predict(tmp_path, tmp_path / "pred.h5ad", data=place / "new.h5ad")
+    refused(wrong, r"its checkpoint cannot be read: KeyError.*written by pertcast 0\.0\.9 with other code")
+    assert not (tmp_path / "pred.h5ad").exists()
+
+
+def test_genes_that_do_not_overlap_are_counted(place, tmp_path):
+    """Eleven of twelve are others; and none at all."""
+    cells = make_cells(1, cells=60)
+    for kept in (1, 0):
+        names = (*cells.genes[:kept], *(f"OTHER{j}" for j in range(12 - kept)))
+        write(replace(cells, genes=names), tmp_path / "other.h5ad")
+        refused(predict(place, tmp_path / "pred.h5ad", data=tmp_path / "other.h5ad"), f"Cells lack {12 - kept} of 12")
+        wrong = pertcast(
+            "cells", "evaluate", tmp_path / "other.h5ad", place / "new.h5ad", "--control", place / "new.h5ad"
+        )
+        refused(wrong, f"other.h5ad' lacks {12 - kept} of the 12 genes of the truth")
 
 
 def test_models_are_listed():

@@ -51,27 +51,42 @@ class CellRun:
         return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()[:8]
 
     def model(self) -> CellModel:
-        """Load the fitted model."""
-        return build(self.recipe.model, self.recipe.settings).load(self.folder / "checkpoint")
+        """Load the fitted model. Raises InputError where another version of the package wrote it otherwise."""
+        return self._loaded(build(self.recipe.model, self.recipe.settings), "checkpoint")
 
     def reference(self) -> CellModel:
-        """Load the mean shift that was measured in the same cells."""
-        return build(REFERENCE).load(self.folder / "reference")
+        """Load the mean shift that was measured in the same cells. Raises InputError as `model`."""
+        return self._loaded(build(REFERENCE), "reference")
+
+    def _loaded(self, model: CellModel, part: str) -> CellModel:
+        try:
+            return model.load(self.folder / part)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if self.inputs.get("code") == code_digest():  # then it is no older form, but a defect of ours
+                raise
+            written = f"It was written by pertcast {self.inputs.get('pertcast')} with other code; this is {__version__}"
+            fix = "Fit it again with this version, or use it with that one."
+            raise InputError(f"Run '{self.folder}': its {part} cannot be read: {error!r}. {written}. {fix}") from None
 
 
 def cell_inputs(recipe: CellRecipe, columns: Columns, *, data: Path, seed: int) -> dict[str, Any]:
     """Collect everything the numbers of a run follow from."""
-    told = recipe.model_dump(mode="json", exclude={"name", "reason", "source"})
-    training = {name: value for name, value in told["settings"].pop("training", {}).items() if name not in FREE}
-    told["settings"] |= {"training": training} if training else {}
     return {
         "data": digest_data(data),
         "columns": asdict(columns),
-        "recipe": told,
+        "recipe": recipe_inputs(recipe),
         "seed": seed,
         "code": code_digest(),
         "pertcast": __version__,
     }
+
+
+def recipe_inputs(recipe: CellRecipe) -> dict[str, Any]:
+    """Tell what of a recipe numbers follow from: not its name, nor where its training runs."""
+    told = recipe.model_dump(mode="json", exclude={"name", "reason", "source"})
+    training = {name: value for name, value in told["settings"].pop("training", {}).items() if name not in FREE}
+    told["settings"] |= {"training": training} if training else {}
+    return told
 
 
 def write_cell_run(

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pertcast import __version__
-from pertcast.cell_runs import code_digest
+from pertcast.cell_runs import code_digest, recipe_inputs
 from pertcast.cell_verbs import with_all_genes
 from pertcast.cells.log_scale import as_log1p, total_counts
 from pertcast.cells.registry import build
@@ -129,7 +129,7 @@ class CellWork:
     def inputs(self, unit: CellUnit) -> dict[str, Any]:
         """Collect everything the numbers of a unit follow from."""
         held = self.held[unit.number]
-        recipe = unit.recipe and unit.recipe.model_dump(mode="json", exclude={"name", "reason", "source"})
+        recipe = unit.recipe and recipe_inputs(unit.recipe)
         return {
             **self.about, "recipe": recipe, "seed": unit.seed, "holds_out": held.split.holds_out,
             "pairs": [list(pair) for pair in held.pairs], "code": code_digest("metrics"), "pertcast": __version__,
