@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
+from pertcast.cells.rest_genes import RestGenes
 from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
@@ -35,6 +37,7 @@ class CycleGanConfig(CycleGanSizes):
     """Sizes of the networks, how conditions are told, and how all is trained."""
 
     condition_input: Literal["factors", "names"] = "factors"  # `A+B` is A and B; or a condition of its own
+    most_genes: int = Field(2000, ge=0)  # that networks see, those that vary most; others move in closed form; 0: all
     training: CycleGanTraining = CycleGanTraining()
 
 
@@ -59,6 +62,7 @@ class CycleGan:
 
     By default translators keep a cell's own values and begin with a ridge of the changes of means on the contexts'
     profiles: means of contexts never treated are right mostly for that, spread and zeros for the training after it.
+    Of large panels the networks see the genes that vary most, and `RestGenes` moves the others.
 
     Sources: system 003 (CycSeq); Zhu et al. 2017, arXiv:1703.10593.
     """
@@ -71,6 +75,7 @@ class CycleGan:
         self.unit = self.control = ""
         self.contexts: tuple[str, ...] = ()  # number i has row i + 1 of the embeddings
         self.treated: frozenset[str] = frozenset()  # contexts with perturbed cells in training
+        self.rest: RestGenes | None = None
         self.space: ConditionSpace | None = None
         self.names: tuple[str, ...] = ()  # conditions of training, the control aside
         self.nets: CycleNets | None = None
@@ -91,8 +96,9 @@ class CycleGan:
         self.names, self.contexts = tuple(cells.conditions), tuple(sorted(set(cells.context)))
         self.treated = frozenset(cells.context[~cells.untreated])
         self.space = ConditionSpace.of(cells.condition, control=cells.control)
-        data, log = self._data(cells), as_log1p(cells)
+        self.rest = RestGenes.of(cells, config.most_genes)
         self._check_profile()
+        data, log = self._data(cells), self._read(cells)
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
             centre = torch.tensor(np.asarray(log.mean(axis=0)).ravel(), dtype=torch.float32)
@@ -114,6 +120,7 @@ class CycleGan:
         """Learn contexts that training did not show, parts of the networks set free one after the other (S003-12).
 
         cells  of the new contexts, untreated and perturbed; cells of known contexts among them are rehearsed
+        Genes that the networks do not see go on as contexts of the first training tell.
         Raises InputError for conditions that training did not show, and as `fit`.
         """
         nets, cells = self._fitted("adapt"), self._matched(cells)
@@ -137,7 +144,7 @@ class CycleGan:
         rng = np.random.default_rng(seed) if sample else None
         with seeded(seed):
             parts = [csr_array(from_log1p(x, part, rng=rng)) for part, x in self._moved(cells, condition, sample)]
-        return _relabelled(cells, parts, condition)
+        return self._whole(parts, cells, condition, rng=rng)
 
     def make_pairs(self, control_cells: Cells, condition: str, *, seed: int = 0, sample: bool = False) -> PseudoPairs:
         """Pair each untreated cell with its counterpart under a condition and with the way back (S003-06).
@@ -148,21 +155,22 @@ class CycleGan:
         if not cells.untreated.all():
             found = f"{int((~cells.untreated).sum())} of {len(cells)} are not"
             raise InputError(f"Pseudo-pairs start from untreated cells; {found}. Select cells of '{self.control}'.")
-        rng, made, back, errors = np.random.default_rng(seed), [], [], []
+        rng, made, back, errors = np.random.default_rng(seed) if sample else None, [], [], []
         with seeded(seed):
             for part, x in self._moved(cells, condition, sample):
                 perturbed = replace(part, condition=np.full(len(part), condition, dtype=object))
                 home = self._carry(torch.tensor(x), perturbed, self.control, sample=sample).numpy()
-                made.append(csr_array(from_log1p(x, part, rng=rng if sample else None)))
-                back.append(csr_array(from_log1p(home, part, rng=rng if sample else None)))
-                errors.append(np.sqrt(np.square(home - as_log1p(part).toarray()).mean(axis=1)))
-        pair = (_relabelled(cells, parts, name) for parts, name in ((made, condition), (back, self.control)))
-        return PseudoPairs(cells, *pair, np.concatenate(errors))
+                made.append(csr_array(from_log1p(x, part, rng=rng)))
+                back.append(csr_array(from_log1p(home, part, rng=rng)))
+                errors.append(np.sqrt(np.square(home - self._read(part).toarray()).mean(axis=1)))
+        there = self._whole(made, cells, condition, rng=rng)
+        home = self._whole(back, there, self.control, rng=rng)
+        return PseudoPairs(cells, there, home, np.concatenate(errors))
 
     def latents(self, cells: Cells) -> dict[str, Floats]:
         """Means of the three latents of untreated cells, read without a condition: `expression`, ... -> (n, k)."""
         nets, cells = self._fitted("read cells"), self._matched(cells)
-        x, told = torch.tensor(as_log1p(cells).toarray()), self._told(cells.context)
+        x, told = torch.tensor(self._read(cells).toarray()), self._told(cells.context)
         code = torch.zeros(len(cells), self._width)
         device = choose_device(self.config.training.device)
         with torch.no_grad():
@@ -170,14 +178,14 @@ class CycleGan:
         return {name: value.cpu().numpy() for name, value in found.items()}
 
     def save(self, folder: Path) -> None:
-        nets, (arrays, space) = self._fitted("save"), self.space.parts()
+        nets, (arrays, space), (others, rest) = self._fitted("save"), self.space.parts(), self.rest.parts()
         weights = {f"nets.{name}": value.cpu().numpy() for name, value in nets.state_dict().items()}
         facts = {
             "config": self.config.model_dump(mode="json"), "genes": self.genes, "unit": self.unit,
             "control": self.control, "contexts": self.contexts, "treated": sorted(self.treated), "names": self.names,
-            "space": space, "history": self.history,
+            "space": space, "rest": rest, "history": self.history,
         }  # fmt: skip
-        save_arrays(folder, NAME, {**weights, **arrays}, facts)
+        save_arrays(folder, NAME, {**weights, **arrays, **others}, facts)
 
     def load(self, folder: Path) -> CycleGan:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
@@ -189,6 +197,7 @@ class CycleGan:
         self.unit, self.control, self.history = facts["unit"], facts["control"], facts["history"]
         self.treated = frozenset(facts["treated"])
         self.space = ConditionSpace.restored(arrays, facts["space"])
+        self.rest = RestGenes.restored(self.genes, arrays, facts["rest"])
         weights = {name[5:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("nets.")}
         self.nets = self._networks(weights["forth.centre"], weights.get("forth.axes"))
         self.nets.load_state_dict(weights)
@@ -198,9 +207,10 @@ class CycleGan:
     def _check_profile(self) -> None:
         """Refuse a part that would not fit, before anything is built."""
         config = self.config
-        size = self._width * config.axes * len(self.genes)
+        genes = len(self.rest.chosen)
+        size = self._width * config.axes * genes
         if config.output == "residual" and config.profile and size > MOST_PROFILE:
-            what = f"{self._width} conditions x {config.axes} axes x {len(self.genes)} genes"
+            what = f"{self._width} conditions x {config.axes} axes x {genes} genes"
             fix = "Set profile to false, or fewer axes or genes."
             raise InputError(f"The part that hangs on profiles would hold {what}, more than {MOST_PROFILE:,}. {fix}")
 
@@ -234,7 +244,7 @@ class CycleGan:
         """Cells block by block, with what they become on the log1p scale."""
         for start in range(0, len(cells), BLOCK):
             part = cells.take(np.arange(start, min(start + BLOCK, len(cells))))
-            x = torch.tensor(as_log1p(part).toarray())
+            x = torch.tensor(self._read(part).toarray())
             yield part, self._carry(x, part, condition, sample=sample).numpy()
 
     @torch.no_grad()
@@ -262,13 +272,20 @@ class CycleGan:
         conditions = [cells.control, *cells.conditions]
         number = {name: i for i, name in enumerate(conditions)}
         return GanCells(
-            x=SparseRows.of(as_log1p(cells)),
+            x=SparseRows.of(self._read(cells)),
             condition=torch.tensor([number[name] for name in cells.condition]),
             context=torch.tensor([self.contexts.index(name) for name in cells.context]),
             least=torch.tensor(single_counts(cells)),
             table=torch.tensor(self._codes(conditions)),
             control=0,
         )
+
+    def _read(self, cells: Cells) -> csr_array:
+        """Log values of the genes that the networks see, of cells with all genes: (n, k)."""
+        return self.rest.seen(as_log1p(cells))
+
+    def _whole(self, parts: list[csr_array], cells: Cells, condition: str, *, rng: np.random.Generator | None) -> Cells:
+        return self.rest.whole(csr_array(vstack(parts)), cells, condition, codes=self._codes, rng=rng)
 
     def _matched(self, cells: Cells) -> Cells:
         self._fitted("read cells")
@@ -290,11 +307,6 @@ def _axes(data: GanCells, count: int) -> Tensor:
     """Principal axes of the untreated cells, along which these spread by about 1: (g, k)."""
     axes, spread = principal_axes(data.x.rows((data.condition == data.control).nonzero()[:, 0]), count)
     return axes / spread.square().mean().sqrt().clamp_min(1e-6)
-
-
-def _relabelled(cells: Cells, parts: list[csr_array], condition: str) -> Cells:
-    labels = np.full(len(cells), condition, dtype=object)
-    return replace(cells, x=csr_array(vstack(parts), dtype=np.float32), condition=labels)
 
 
 def _check(cells: Cells) -> None:

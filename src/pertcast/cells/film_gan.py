@@ -15,7 +15,8 @@ from scipy.sparse import csr_array, vstack
 from pertcast.cells.found_contexts import found_contexts
 from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
-from pertcast.errors import InputError, NotFittedError, shorten
+from pertcast.cells.rest_genes import RestGenes
+from pertcast.errors import InputError, NotFittedError, shorten, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
 from pertcast.nn.film_gan import Critic, FilmGanSizes, Generator, detect
@@ -33,6 +34,7 @@ class FilmGanConfig(FilmGanSizes):
     """Sizes of the networks, and how they are trained."""
 
     numbers: Literal["log", "linear"] = "log"  # how doses and times of conditions count
+    most_genes: int = Field(2000, ge=0)  # that networks see, those that vary most; others move in closed form; 0: all
     find_contexts: int = Field(0, ge=0)  # so many groups of like cells are found and take the place of labels; 0: none
     training: FilmGanTraining = FilmGanTraining()
 
@@ -45,7 +47,7 @@ class FilmGan:
     be asked for. Labels of contexts only balance the training, and may be found from the cells themselves (S000-08).
     Counts are read as log1p of counts per 10,000 and turned back; log1p values are taken as they are. The critic is one
     objective beside others that compare samples of cells directly; weights are chosen by the energy distance from
-    held-out treated cells.
+    held-out treated cells. Of large panels the networks see the genes that vary most, and `RestGenes` moves the others.
     Conditions: `A`, `A+B`, `A@0.5` (a dose or a time); see `ConditionSpace`.
 
     Sources: system 000 (CellGen); Perez et al. 2018, arXiv:1709.07871; Gulrajani et al. 2017, arXiv:1704.00028.
@@ -57,6 +59,7 @@ class FilmGan:
         self.config = config
         self.genes: tuple[str, ...] = ()
         self.unit = ""
+        self.rest: RestGenes | None = None
         self.space: ConditionSpace | None = None
         self.net: Generator | None = None
         self.vectors: Mapping[str, Floats] | None = None
@@ -85,11 +88,13 @@ class FilmGan:
         self.space = ConditionSpace.of(
             cells.condition, control=cells.control, vectors=self.vectors, log=config.numbers == "log"
         )
+        self.rest = RestGenes.of(cells, config.most_genes)
         if config.find_contexts:
-            found = found_contexts(as_log1p(cells), cells, count=config.find_contexts, seed=seed)
+            found = found_contexts(self._read(cells), cells, count=config.find_contexts, seed=seed)
             cells = replace(cells, context=found).take(found != "stray")
-        data = _gan_cells(cells, self.space)
-        mean = torch.tensor(np.asarray(as_log1p(cells).mean(axis=0)).ravel(), dtype=torch.float32)
+        x = self._read(cells)
+        data = _gan_cells(x, cells, self.space)
+        mean = torch.tensor(np.asarray(x.mean(axis=0)).ravel(), dtype=torch.float32)
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
             self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width)
@@ -113,7 +118,7 @@ class FilmGan:
         table = torch.tensor(self.space.table([*known, condition]))
         place = {name: number for number, name in enumerate(known)}
         before = torch.tensor([place[name] for name in cells.condition])
-        x, least = SparseRows.of(as_log1p(cells)), torch.tensor(single_counts(cells))
+        x, least = SparseRows.of(self._read(cells)), torch.tensor(single_counts(cells))
         device = choose_device(self.config.training.device)
         parts, rng = [], np.random.default_rng(seed) if sample else None
         with seeded(seed, device), torch.no_grad():
@@ -123,23 +128,24 @@ class FilmGan:
                 if sample and self.config.noise and self.config.training.detection:
                     out = detect(out, least[rows])
                 parts.append(csr_array(from_log1p(out.numpy(), cells.take(rows.numpy()), rng=rng)))
-        labels = np.full(len(cells), condition, dtype=object)
-        return replace(cells, x=csr_array(vstack(parts), dtype=np.float32), condition=labels)
+        return self.rest.whole(csr_array(vstack(parts)), cells, condition, codes=self.space.table, rng=rng)
 
     def attention(self, cells: Cells, condition: str, *, genes: tuple[str, ...] | None = None) -> Floats:
-        """How much genes look at genes in these cells on the way to a condition: (r, g), rows sum to 1.
+        """How much genes look at genes in these cells on the way to a condition: (r, k), rows sum to 1.
 
-        genes  (r,)  that look; None: all of training
+        genes  (r,)  that look; None: all that the networks see, `rest.names`
         Mean over cells and heads. Raises InputError for unknown genes or conditions, and where heads are 0.
         """
         cells = self._matched(cells)
         if self.net.trunk.mix is None:
             raise InputError("This FiLM-GAN has no attention over genes: heads is 0. Fit one with heads of at least 1.")
-        rows = self.genes if genes is None else cells.select(tuple(genes)).genes
-        place = {gene: number for number, gene in enumerate(self.genes)}
+        place = {gene: number for number, gene in enumerate(self.rest.names)}
+        rows = tuple(place if genes is None else genes)
+        if lost := [gene for gene in rows if gene not in place]:
+            raise InputError(f"{unknown('gene', lost[0], place)} Attention is over genes that the networks see.")
         device = choose_device(self.config.training.device)
         code = [self.space.table(cells.condition), self.space.table([condition] * len(cells))]
-        x = torch.tensor(as_log1p(cells).toarray(), device=device) - self.net.trunk.centre
+        x = torch.tensor(self._read(cells).toarray(), device=device) - self.net.trunk.centre
         found = self.net.trunk.mix.attention.weights(
             x, torch.tensor(np.concatenate(code, axis=1), device=device),
             rows=torch.tensor([place[gene] for gene in rows], device=device),
@@ -147,13 +153,13 @@ class FilmGan:
         return found.cpu().numpy()
 
     def save(self, folder: Path) -> None:
-        net, (arrays, space) = self._fitted("save"), self.space.parts()
+        net, (arrays, space), (others, rest) = self._fitted("save"), self.space.parts(), self.rest.parts()
         weights = {f"net.{name}": value.cpu().numpy() for name, value in net.state_dict().items()}
         facts = {
             "config": self.config.model_dump(mode="json"), "genes": self.genes, "unit": self.unit,
-            "space": space, "history": self.history,
+            "space": space, "rest": rest, "history": self.history,
         }  # fmt: skip
-        save_arrays(folder, "film-gan", {**weights, **arrays}, facts)
+        save_arrays(folder, "film-gan", {**weights, **arrays, **others}, facts)
 
     def load(self, folder: Path) -> FilmGan:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
@@ -163,12 +169,17 @@ class FilmGan:
         self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
         self.genes, self.unit, self.history = tuple(facts["genes"]), facts["unit"], facts["history"]
         self.space = ConditionSpace.restored(arrays, facts["space"])
+        self.rest = RestGenes.restored(self.genes, arrays, facts["rest"])
         weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
         centre, axes = weights["trunk.centre"], weights.get("trunk.axes")
         self.net = Generator(self.config, centre=centre, axes=axes, code_width=self.space.width)
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)
         return self
+
+    def _read(self, cells: Cells) -> csr_array:
+        """Log values of the genes that the networks see, of cells with all genes: (n, k)."""
+        return self.rest.seen(as_log1p(cells))
 
     def _matched(self, cells: Cells) -> Cells:
         self._fitted("read cells")
@@ -190,11 +201,11 @@ def _axes(data: GanCells, count: int) -> torch.Tensor:
     return axes / spread.square().mean().sqrt().clamp_min(1e-6)
 
 
-def _gan_cells(cells: Cells, space: ConditionSpace) -> GanCells:
+def _gan_cells(x: csr_array, cells: Cells, space: ConditionSpace) -> GanCells:
     conditions = sorted(set(cells.condition) | {cells.control})
     contexts = sorted(set(cells.context))
     return GanCells(
-        x=SparseRows.of(as_log1p(cells)),
+        x=SparseRows.of(x),
         condition=torch.tensor([conditions.index(name) for name in cells.condition]),
         context=torch.tensor([contexts.index(name) for name in cells.context]),
         least=torch.tensor(single_counts(cells)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from pertcast.cells.latent_shift import LatentShift
-from pertcast.cells.log_scale import checkpoint_digest
+from pertcast.cells.log_scale import checkpoint_digest, total_counts
 from pertcast.cells.registry import register
+from pertcast.cells.rest_genes import RestGenes
 from pertcast.errors import InputError, NotFittedError, shorten
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.metrics.count_likelihood import CountParameters
-from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig
+from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig, NegativeBound, told
 from pertcast.nn.distributions import sample_zinb
 from pertcast.nn.fit import FitSettings, Progress, choose_device, fit_network, seeded
 from pertcast.nn.sparse_rows import SparseBatch, SparseRows
@@ -47,6 +49,10 @@ class ZinbVaeConfig(CountVaeConfig):
 
     kl_weight: float = Field(1.0, ge=0)  # of the KL term beside a cell's whole log-likelihood; 1 is the bound itself
     kl_warmup: float = Field(0.3, ge=0, lt=1)  # share of the steps in which the weight rises from 0
+    arithmetic: Literal["near", "mean"] = "near"  # shifts of contexts like the asked one count more, or all the same
+    most_genes: int = Field(
+        2000, ge=0
+    )  # that the network sees, those that vary most; others move in closed form; 0: all
     valid_share: float = Field(0.1, gt=0, lt=1)  # of the cells, held out where `training.patience` is set
     training: VaeTraining = VaeTraining()
 
@@ -57,7 +63,8 @@ class ZinbVae:
 
     Sources: system 002; Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; the shift in the manner of scGen, Lotfollahi
     et al. 2019, doi:10.1038/s41592-019-0494-8, with contexts balanced and its size read off per context. Where means
-    are shares of a cell's total count, a condition moves the log of that total as well.
+    are shares of a cell's total count, a condition moves the log of that total as well. Of large panels the network
+    sees the genes that vary most, and `RestGenes` moves the others at the total that a cell had.
     """
 
     resumable = True  # `fit` takes a folder for the state of training
@@ -67,6 +74,7 @@ class ZinbVae:
         self.genes: tuple[str, ...] = ()
         self.batches: tuple[str, ...] = ()
         self.labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # contexts, and conditions
+        self.rest: RestGenes | None = None
         self.net: CountVae | None = None
         self.shift: LatentShift | None = None
         self.log_gain = np.zeros((0, 0))  # (conditions + 1, g) logs of what decoded means are too small by
@@ -85,14 +93,21 @@ class ZinbVae:
         self.genes, self.batches = cells.genes, tuple(sorted(set(cells.batch)))
         self.labels = tuple(sorted(set(cells.context))), tuple(sorted(set(cells.condition)))
         config, settings = self.config, self.config.training
+        self.rest = RestGenes.of(cells, config.most_genes)
         with seeded(seed):
-            self.net = _network(config, cells, batches=len(self.batches), labels=tuple(map(len, self.labels)))
+            self.net = _network(
+                config,
+                self.rest.seen(cells.x),
+                total_counts(cells),
+                batches=len(self.batches),
+                labels=tuple(map(len, self.labels)),
+            )
         data, valid = self._tensors(cells), None
         if settings.patience is not None:
             kept, held = _split(len(cells), config.valid_share, seed)
             data, valid = _rows(data, kept), _rows(data, held)
         steps = settings.epochs * -(-len(data["batch"]) // settings.batch)
-        loss = _Bound(config.kl_weight, warmup=config.kl_warmup * steps, genes=len(cells.genes))
+        loss = NegativeBound(config.kl_weight, warmup=config.kl_warmup * steps, genes=len(self.rest.chosen))
         self.history = []
         kept = None
         if checkpoint is not None:
@@ -104,23 +119,26 @@ class ZinbVae:
         )  # fmt: skip
         self.net.requires_grad_(False)
         states = self._states(cells)
-        self.shift = LatentShift.of(states, cells)
+        self.shift = LatentShift.of(states, cells, near=config.arithmetic == "near")
         self.log_gain = self._measured_gain(states, cells)
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
         """Predict these cells under a condition: counts drawn if `sample`, else expected counts.
 
-        Genes and order of the result are those of the training cells; the rest of a cell stays as it is.
+        Cells are taken for untreated ones, whatever they carry. Genes and order of the result are those of training.
         Raises InputError for a condition that training did not show.
         """
         cells = self._matched(control_cells)
         states = self.shift.apply(self._states(cells), cells.context, condition=condition)
-        cells = replace(cells, condition=np.full(len(cells), condition, dtype=object))
-        return replace(cells, x=self._decoded(states, cells, seed=seed if sample else None))
+        before, after = (
+            replace(cells, condition=np.full(len(cells), name, dtype=object)) for name in (cells.control, condition)
+        )
+        x = self._decoded(states, after, seed=seed if sample else None)
+        return self.rest.whole(x, before, condition, rng=np.random.default_rng(seed) if sample else None)
 
     def reconstruct(self, cells: Cells, *, seed: int | None = None, batch: str | None = None) -> Cells:
-        """Return the cells as the model sees them: expected counts, or counts drawn with a seed.
+        """Return the cells as the model sees them, `rest.names`: expected counts, or counts drawn with a seed.
 
         batch   the batch whose effect all get; None: each its own
         """
@@ -128,7 +146,7 @@ class ZinbVae:
         states = self._states(cells)
         if batch is not None:
             cells = replace(cells, batch=np.full(len(cells), batch, dtype=object))
-        return replace(cells, x=self._decoded(states, cells, seed=seed))
+        return replace(cells, genes=self.rest.names, x=self._decoded(states, cells, seed=seed))
 
     def encode(self, cells: Cells) -> Floats:
         """Posterior mean of every cell's code: (n, k)."""
@@ -138,25 +156,25 @@ class ZinbVae:
         return torch.cat(parts).cpu().numpy()
 
     def parameters(self, cells: Cells) -> CountParameters:
-        """Distribution of every count at the posterior mean of its cell's code: (n, g) each."""
+        """Distribution of every count that the network sees at the posterior mean of its cell's code: (n, k) each."""
         cells = self._matched(cells)
         decoded = self._logits(self._states(cells), cells)
-        found = [_as_parameters(logits, (rows, len(self.genes))) for rows, logits in decoded]
+        found = [_as_parameters(logits, (rows, len(self.rest.chosen))) for rows, logits in decoded]
         return CountParameters(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def marginal_nll(self, cells: Cells, *, samples: int = 500, seed: int = 0) -> Floats:
         """Negative log-likelihood of every cell, codes integrated out by importance sampling: (n,) nats."""
         net, cells = self._fitted("score"), self._matched(cells)
         generator = torch.Generator().manual_seed(seed)
-        block = max(1, MARGINAL_ENTRIES // (samples * len(self.genes)))
+        block = max(1, MARGINAL_ENTRIES // (samples * len(self.rest.chosen)))
         found = [
-            net.marginal_log_prob(part["x"], **_told(part), samples=samples, generator=generator)
+            net.marginal_log_prob(part["x"], **told(part), samples=samples, generator=generator)
             for part in self._blocks(cells, block)
         ]
         return -torch.cat(found).double().cpu().numpy()
 
     def save(self, folder: Path) -> None:
-        net, (arrays, shift) = self._fitted("save"), self.shift.parts()
+        net, (arrays, shift), (others, rest) = self._fitted("save"), self.shift.parts(), self.rest.parts()
         weights = {f"net.{name}": value.cpu().numpy() for name, value in net.state_dict().items()}
         facts = {
             "config": self.config.model_dump(mode="json"),
@@ -164,9 +182,10 @@ class ZinbVae:
             "batches": self.batches,
             "labels": self.labels,
             "shift": shift,
+            "rest": rest,
             "history": self.history,
         }
-        save_arrays(folder, "zinb-vae", {**weights, **arrays, "log_gain": self.log_gain}, facts)
+        save_arrays(folder, "zinb-vae", {**weights, **arrays, **others, "log_gain": self.log_gain}, facts)
 
     def load(self, folder: Path) -> ZinbVae:
         """Restore what `save` wrote, settings included; only the device stays that of this machine's settings."""
@@ -177,7 +196,8 @@ class ZinbVae:
         self.genes, self.batches = tuple(facts["genes"]), tuple(facts["batches"])
         self.labels, self.history = tuple(map(tuple, facts["labels"])), facts["history"]
         weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
-        g = torch.zeros(len(self.genes))
+        self.rest = RestGenes.restored(self.genes, arrays, facts["rest"])
+        g = torch.zeros(len(self.rest.chosen))
         self.net = CountVae(
             self.config, scale=g, log_mean=g, batches=len(self.batches), labels=tuple(map(len, self.labels))
         )
@@ -189,13 +209,14 @@ class ZinbVae:
     def _measured_gain(self, states: Floats, cells: Cells) -> Floats:
         """Logs of mean count over mean decoded count: (conditions + 1, g); none for a condition beyond the known."""
         codes, start = _codes(cells.condition, self.labels[1]), 0
-        expected = np.zeros((len(self.labels[1]) + 1, len(self.genes)))
+        seen = self.rest.seen(cells.x)
+        expected = np.zeros((len(self.labels[1]) + 1, seen.shape[1]))
         for rows, logits in self._logits(states, cells):
             mean = logits.mean().cpu().numpy()
             for number in set(codes[start : start + rows]):
                 expected[number] += mean[codes[start : start + rows] == number].sum(axis=0, dtype=np.float64)
             start += rows
-        observed = np.stack([cells.x[codes == number].sum(axis=0) for number in range(len(expected))])
+        observed = np.stack([seen[codes == number].sum(axis=0) for number in range(len(expected))])
         some = (observed > 0) & (expected > 0)
         gain = np.log(np.where(some, observed, 1.0) / np.where(some, expected, 1.0))
         return np.clip(gain, -MOST_GAIN, MOST_GAIN)
@@ -232,7 +253,7 @@ class ZinbVae:
             state = torch.tensor(states[start : start + rows], dtype=torch.float32, device=part["batch"].device)
             if self.config.library:
                 part["log_library"] = state[:, -1]
-            yield rows, net.decode(state[:, : self.config.latent], **_told(part))
+            yield rows, net.decode(state[:, : self.config.latent], **told(part))
             start += rows
 
     def _blocks(self, cells: Cells, size: int = BLOCK) -> Iterator[dict[str, Tensor | SparseBatch]]:
@@ -252,7 +273,7 @@ class ZinbVae:
             "batch": torch.tensor([code.get(name, 0) for name in cells.batch], dtype=torch.int64),
             "labels": torch.tensor(np.stack([_codes(cells.context, contexts), _codes(cells.condition, conditions)], 1)),
             "log_library": torch.tensor(_log_total(cells), dtype=torch.float32),
-            "x": SparseRows.of(cells.x),
+            "x": SparseRows.of(self.rest.seen(cells.x)),
         }
 
     def _matched(self, cells: Cells) -> Cells:
@@ -266,28 +287,11 @@ class ZinbVae:
         return self.net
 
 
-class _Bound:
-    """Evidence bound of a batch, negative, in nats per count; the KL term's weight rises over the first steps."""
-
-    def __init__(self, kl_weight: float, *, warmup: float, genes: int):
-        self.kl_weight, self.warmup, self.genes, self.step = kl_weight, warmup, genes, 0
-
-    def __call__(self, net: CountVae, rows: dict[str, Tensor]) -> Tensor:
-        weight = self.kl_weight
-        if net.training:
-            self.step += 1
-            weight *= min(1.0, self.step / max(self.warmup, 1.0))
-        log_prob, kl = net.elbo(rows["x"], **_told(rows))
-        return (weight * kl - log_prob).mean() / self.genes
-
-
-def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int, labels: tuple[int, int]) -> CountVae:
-    """Build a network whose decoder begins at what all cells share."""
-    x = cells.x
-    total = np.maximum(np.asarray(x.sum(axis=1)).ravel(), 1.0)
+def _network(config: ZinbVaeConfig, x: csr_array, total: Floats, *, batches: int, labels: tuple[int, int]) -> CountVae:
+    """Build a network whose decoder begins at what all cells share: counts (n, k), and totals of all genes (n,)."""
     start = x.sum(axis=0) / total.sum() if config.library else x.mean(axis=0)
     spread = np.sqrt(np.maximum(x.power(2).mean(axis=0) - np.square(x.mean(axis=0)), 1e-12))
-    least = 0.1 / len(cells) / (total.mean() if config.library else 1.0)  # a gene that no cell shows
+    least = 0.1 / len(total) / (total.mean() if config.library else 1.0)  # a gene that no cell shows
     return CountVae(
         config,
         scale=torch.tensor(np.maximum(spread, 1e-3), dtype=torch.float32),
@@ -297,11 +301,6 @@ def _network(config: ZinbVaeConfig, cells: Cells, *, batches: int, labels: tuple
     )
 
 
-def _told(rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the decoder is told of cells beside their codes."""
-    return {name: rows[name] for name in ("batch", "log_library", "labels")}
-
-
 def _codes(names: Strings, known: tuple[str, ...]) -> Ints:
     """Number of each name among the known ones; one beyond them where it is unknown."""
     place = {name: number for number, name in enumerate(known)}
@@ -309,7 +308,7 @@ def _codes(names: Strings, known: tuple[str, ...]) -> Ints:
 
 
 def _log_total(cells: Cells) -> Floats:
-    return np.log(np.maximum(np.asarray(cells.x.sum(axis=1)).ravel(), 1.0))
+    return np.log(total_counts(cells))
 
 
 def _as_parameters(logits: CountLogits, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats]:

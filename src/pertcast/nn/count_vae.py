@@ -164,6 +164,26 @@ class CountVae(nn.Module):
         return torch.logsumexp(joint, dim=0) - torch.log(torch.tensor(float(samples)))
 
 
+class NegativeBound:
+    """Evidence bound of a batch, negative, in nats per count; the KL term's weight rises over the first steps."""
+
+    def __init__(self, kl_weight: float, *, warmup: float, genes: int):
+        self.kl_weight, self.warmup, self.genes, self.step = kl_weight, warmup, genes, 0
+
+    def __call__(self, net: CountVae, rows: dict[str, Tensor]) -> Tensor:
+        weight = self.kl_weight
+        if net.training:
+            self.step += 1
+            weight *= min(1.0, self.step / max(self.warmup, 1.0))
+        log_prob, kl = net.elbo(rows["x"], **told(rows))
+        return (weight * kl - log_prob).mean() / self.genes
+
+
+def told(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the decoder is told of cells beside their codes."""
+    return {name: rows[name] for name in ("batch", "log_library", "labels")}
+
+
 class _Effect(nn.Module):
     """What a label does to every gene: a factor on its mean, and a shift of its zero inflation's logit.
 
