@@ -27,7 +27,7 @@ from pertcast.validation.cell_splits import CellSplit, hold_out_contexts, rotate
 
 LEAST_CELLS = 10  # untreated, and treated, of a context that is held out
 CEILING = "half of the truth"
-EVERY = "all"
+FLOORS, EVERY = "floors", "all"  # what may stand for several models
 
 Folds = Literal["context", "pair"]
 
@@ -36,7 +36,7 @@ Folds = Literal["context", "pair"]
 class Asked:
     """What is held out, and who is asked."""
 
-    models: tuple[str, ...] = ()  # names, NAME:PRESET, `default` or `all`; none: the default model and all floors
+    models: tuple[str, ...] = ()  # names, NAME:PRESET, `default`, `floors` or `all`; none: default and floors
     holdouts: tuple[str, ...] = ()  # contexts; none: all with enough cells
     conditions: tuple[str, ...] = ()  # none: all with enough cells
     folds: Folds = "context"
@@ -89,8 +89,9 @@ def _recipes(names: Sequence[str], problems: list[str]) -> dict[str, CellRecipe]
     """Resolve the models that are asked for: label -> recipe."""
     floors = [name for name, entry in entries().items() if entry.floor]
     wanted: list[str] = []
-    for name in names or (DEFAULT, *floors):
-        wanted += [DEFAULT, *(n for n, e in entries().items() if _learns(e.model))] if name == EVERY else [name]
+    groups = {FLOORS: floors, EVERY: [DEFAULT, *(n for n, entry in entries().items() if _learns(entry.model))]}
+    for name in names or (DEFAULT, FLOORS):
+        wanted += groups.get(name, [name])
     found = {}
     for name in wanted:
         model, _, preset = name.partition(":")

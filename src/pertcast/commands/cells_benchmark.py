@@ -9,7 +9,7 @@ import typer
 
 from pertcast.commands.common import Jobs, Json, answer, say
 
-MODELS = "Names, NAME:PRESET, `default` or `all`, separated by commas; else `default` and all floors."
+MODELS = "Names, NAME:PRESET, `default`, `floors` or `all`, separated by commas; else `default,floors`."
 
 
 def benchmark(

@@ -1,7 +1,7 @@
-"""Keep the score tables of a README: replace what stands between two markers by what `pertcast submission --json` said.
+"""Keep the score tables of a README: replace what stands between two markers by what a command said with `--json`.
 
 `python -m pertcast.report.readme README.md NAME FACTS.json` fills the place of the markers `<!-- table:NAME -->` and
-`<!-- /table:NAME -->`.
+`<!-- /table:NAME -->`; the facts are those of `pertcast submission` or `pertcast cells benchmark`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 from pertcast.errors import InputError
+from pertcast.report.cell_benchmark import markdown_benchmark
 
 HEAD = ("", "held-out training rows", "95 % interval", "rows to predict", "95 % interval", "against the best floor")
 
@@ -86,8 +87,10 @@ def _difference(line: dict | None) -> str:
 
 
 def main(readme: Path, name: str, facts: Path) -> None:
-    """Fill one table of a README from the JSON of a submission."""
-    readme.write_text(fill(readme.read_text(), name, markdown(json.loads(facts.read_text()))))
+    """Fill one table of a README from the JSON of a submission, or of a benchmark of models of cells."""
+    told = json.loads(facts.read_text())
+    table = markdown_benchmark(told) if "holdouts" in told else markdown(told)
+    readme.write_text(fill(readme.read_text(), name, table))
 
 
 if __name__ == "__main__":
