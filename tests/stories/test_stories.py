@@ -1,4 +1,4 @@
-"""The four stories: that they are told whole, and that their numbers are those they claim."""
+"""The five stories: that they are told whole, and that their numbers are those they claim."""
 
 import json
 

@@ -186,7 +186,7 @@ class MaskedAutoencoder:
         self.seen, self.known, self.history = Seen.restored(facts["seen"]), tuple(facts["known"]), facts["history"]
         self.moved, self.missed, self.halves = (arrays.pop(name) for name in ("moved", "missed", "halves"))
         weights = {name.removeprefix("net."): torch.tensor(value) for name, value in arrays.items()}
-        start = {name: weights[name] for name in ("mean", "rise")}
+        start = {name: weights[name] for name in ("mean", "rise", "spread")}
         self.net = MaskedNet(self.config, **start, above=facts["above"], codes=len(self.known))
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)

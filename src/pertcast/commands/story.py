@@ -1,4 +1,4 @@
-"""`pertcast story`: four stories on simulated cells whose truth is known, with figures."""
+"""`pertcast story`: five stories on simulated cells whose truth is known, with figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pertcast.commands.common import Json, answer, say
 
 
 def story(
-    name: Annotated[str, typer.Argument(help="recover, mechanism, perturb or drug.")],
+    name: Annotated[str, typer.Argument(help="recover, mechanism, perturb, drug or knows.")],
     out: Annotated[Path, typer.Option(help="Folder for tables (JSON) and figures (PNG).")],
     cells: Annotated[int | None, typer.Option(help="Number of simulated cells; default: as published.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the models; same seed, same numbers.")] = 0,

@@ -83,17 +83,20 @@ def fixed_hidden(x: csr_array, hiding: Hiding, seed: int) -> csr_array:
 
 
 def start_of(x: csr_array, *, zeros: bool) -> dict[str, Tensor]:
-    """Means of training genes over what may be hidden of them: `mean` and `rise` (g,), the latter above a single count.
+    """What a network begins with: `mean`, `rise` and `spread` (g,) of training genes over what may be hidden of them.
 
-    A gene without such an entry has 0.
+    The rise is the mean above a single count. A gene without an entry has 0 for both. The spread is a standard
+    deviation, and where that is less than a quarter of its median over genes, this quarter.
     """
     n, g = x.shape
-    cells = np.diff(x.indptr)
-    least = np.repeat(_least(x), cells)
-    count = np.full(g, n) if zeros else np.bincount(x.indices, minlength=g)
-    sums = (np.bincount(x.indices, values, g) for values in (x.data, x.data - least))
-    parts = (torch.tensor(total / np.maximum(count, 1), dtype=torch.float32) for total in sums)
-    return dict(zip(("mean", "rise"), parts, strict=True))
+    least = np.repeat(_least(x), np.diff(x.indptr))
+    count = np.maximum(np.full(g, n) if zeros else np.bincount(x.indices, minlength=g), 1)
+    mean, rise, square = (np.bincount(x.indices, part, g) / count for part in (x.data, x.data - least, x.data**2))
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    some = spread[spread > 0]
+    spread = np.maximum(spread, np.median(some) / 4 if len(some) else 1.0)
+    parts = {"mean": mean, "rise": rise, "spread": spread}
+    return {name: torch.tensor(part, dtype=torch.float32) for name, part in parts.items()}
 
 
 def has_single_counts(x: csr_array) -> bool:

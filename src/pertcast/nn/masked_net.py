@@ -46,16 +46,20 @@ class MaskedNet(nn.Module):
 
     mean      (g,)  of each gene over the training entries that may be hidden
     rise      (g,)  the same, of what lies above a single count of the cell
+    spread    (g,)  standard deviation of these entries; inputs are divided by it
     above     whether values start at a single count
     codes     number of conditions; 0: cells are told none
     """
 
-    def __init__(self, sizes: MaskedNetSizes, *, mean: Tensor, rise: Tensor, above: bool, codes: int = 0) -> None:
+    def __init__(
+        self, sizes: MaskedNetSizes, *, mean: Tensor, rise: Tensor, spread: Tensor, above: bool, codes: int = 0
+    ) -> None:
         super().__init__()
         genes, facts = len(mean), FACTS * sizes.depth
         self.depth, self.above, self.codes = sizes.depth, above and sizes.depth, codes
         self.register_buffer("mean", mean)
         self.register_buffer("rise", rise)
+        self.register_buffer("spread", spread)
         family = {"autoencoder": MirroredBody, "transformer": GeneTokenBody}[sizes.family]
         self.body = family(sizes, genes=genes, told=facts + codes)
         self.slope = nn.Parameter(torch.zeros(facts, genes))
@@ -75,7 +79,7 @@ class MaskedNet(nn.Module):
         if self.codes:
             row = torch.full((len(visible),), -1, device=visible.device) if code is None else code
             told = torch.cat([told, F.one_hot(row + 1, self.codes + 1)[:, 1:].to(told)], dim=1)
-        out = line + self.body(visible, hidden, told)
+        out = line + self.body(visible / self.spread, hidden, told)
         return facts[:, :1] + F.softplus(out) if self.above else out
 
     @staticmethod

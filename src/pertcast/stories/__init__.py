@@ -1,1 +1,1 @@
-"""Four stories on simulated cells whose truth is known: one file each, one command each."""
+"""Five stories on simulated cells whose truth is known: one file each, one command each."""

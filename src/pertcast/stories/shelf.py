@@ -10,7 +10,7 @@ from pertcast.errors import InputError, unknown
 from pertcast.io.atomic import write_json
 from pertcast.stories.story import Story
 
-NAMES = ("recover", "mechanism", "perturb", "drug")
+NAMES = ("recover", "mechanism", "perturb", "drug", "knows")
 LEAST_CELLS = 500  # with fewer, a fifth of them held out says nothing
 
 
