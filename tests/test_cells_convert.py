@@ -80,7 +80,7 @@ def run_all(data, folder):
     scores = json.loads(done.out)["scores"]
     done = pertcast(
         "cells", "benchmark", data, "--holdout-key", "context", "--models", "no-change", "--condition", "up",
-        "--out", folder / "bench", "--json",
+        "--holdout", "type0", "--jobs", "1", "--out", folder / "bench", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     means = pd.Series(np.asarray(pred.X.mean(axis=0)).ravel(), index=pred.var_names).sort_index()

@@ -247,3 +247,18 @@ def test_names_of_a_concatenated_matrix_are_needed(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps({"genes": ["A"], "perturbed": 3}))
     with pytest.raises(InputError, match="must hold"):
         read_form(tmp_path / "m.npy")
+
+
+@pytest.mark.real_data
+def test_measured_counts_come_through_10x_unchanged(real_data, tmp_path):
+    """A study's own counts, written as 10x folders are, genes x cells, and read back."""
+    kang = ad.read_h5ad(real_data / "kang" / "kang_ifnb_2000.h5ad")
+    io.mmwrite(tmp_path / "matrix.mtx", sparse.coo_matrix(kang.X.T.astype(int)))
+    (tmp_path / "genes.tsv").write_text("".join(f"{name}\t{name}\n" for name in kang.var_names))
+    (tmp_path / "barcodes.tsv").write_text("".join(f"{name}\n" for name in kang.obs_names))
+    kang.obs.sample(frac=1, random_state=0).to_csv(tmp_path / "obs.csv")
+    cells = read_cells(tmp_path, condition_key="condition", control="control", context_key="cell_type")
+    assert abs(cells.x - kang.X).nnz == 0
+    assert cells.genes == tuple(kang.var_names)
+    assert list(cells.context) == list(kang.obs["cell_type"])
+    assert cells.unit == "counts"
