@@ -29,7 +29,7 @@ from pertcast.nn.masked_fit import (
     start_of,
     tell,
 )
-from pertcast.nn.masked_net import MaskedNet, MaskedNetSizes, facts_of
+from pertcast.nn.masked_net import DEPTH, MaskedNet, MaskedNetSizes, facts_of
 from pertcast.nn.training_state import Checkpoint
 from pertcast.types import Cells, Floats, Ints
 from pertcast.validation.cell_parts import part_cells
@@ -48,10 +48,10 @@ class MaskedAutoencoderConfig(MaskedNetSizes):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which genes are hidden in each pass over the observed cells, and the facts of the cells then."""
+    """Genes hidden in each pass over the observed cells, and how deeply these were read, as their visible genes show."""
 
     hidden: NDArray[np.bool_]  # (p, n, g)
-    facts: tuple[Tensor, ...]  # (p,) of (n, f)
+    depth: tuple[Tensor, ...]  # (p,) of (n, DEPTH)
 
 
 @register(NAME, config=MaskedAutoencoderConfig, seeded=True)
@@ -143,18 +143,18 @@ class MaskedAutoencoder:
         return tell(self.net, x, hidden)
 
     def describe(self, x: Floats, held: Ints) -> Told:
-        """Note which genes of observed cells (n, g) are hidden in which pass, columns `held` never; and their facts."""
+        """Note which genes of observed cells (n, g) are hidden in which pass, columns `held` never; and the depth."""
         fitted(self.seen, NAME, "describe cells")
         device = self.net.mean.device
         may = np.ones(x.shape, bool) if self.config.hiding.zeros else x > 0
         may[:, held] = False
         hidden = self.halves[:, None] & may
-        facts = []
+        depth = []
         for one in hidden:
             mask = torch.from_numpy(one).to(device)
             visible = torch.from_numpy(x).to(device).masked_fill(mask, 0.0)
-            facts.append(facts_of(visible, mask, self.net.mean))
-        return Told(hidden, tuple(facts))
+            depth.append(facts_of(visible, mask, self.net.mean)[:, :DEPTH])
+        return Told(hidden, tuple(depth))
 
     def expected(self, x: Floats, told: Told) -> Floats:
         """Expected value (n, g) of every gene that `told` hides in some pass; other genes come back as they are.
@@ -163,8 +163,8 @@ class MaskedAutoencoder:
         """
         fitted(self.seen, NAME, "expect")
         total, count = np.zeros_like(x), told.hidden.sum(axis=0, dtype=np.float32)
-        for hidden, facts in zip(told.hidden, told.facts, strict=True):
-            total += np.where(hidden, tell(self.net, x, hidden, facts=facts), 0)
+        for hidden, depth in zip(told.hidden, told.depth, strict=True):
+            total += np.where(hidden, tell(self.net, x, hidden, depth=depth), 0)
         return np.where(count > 0, total / np.maximum(count, 1), x)
 
     def save(self, folder: Path) -> None:

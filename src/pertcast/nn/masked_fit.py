@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pertcast.config import Config
 from pertcast.nn.fit import FitSettings
-from pertcast.nn.masked_net import MaskedNet, facts_of
+from pertcast.nn.masked_net import DEPTH, MaskedNet, facts_of
 from pertcast.nn.masking import hide_batch, hide_sparse
 from pertcast.nn.sparse_rows import SparseBatch, SparseRows
 from pertcast.types import Floats
@@ -116,16 +116,18 @@ def _least(x: csr_array) -> Floats:
 
 
 @torch.no_grad()
-def tell(net: MaskedNet, x: Floats, hidden: np.ndarray, *, facts: Tensor | None = None, code: int = -1) -> Floats:
+def tell(net: MaskedNet, x: Floats, hidden: np.ndarray, *, depth: Tensor | None = None, code: int = -1) -> Floats:
     """What a network says of every gene of cells whose hidden genes it does not see: (n, g) -> (n, g).
 
-    facts  (n, FACTS) of the cells; None: read off the visible genes
+    depth  (n, DEPTH) first facts of the cells; None: all facts are read off the visible genes
     """
     device, parts = net.mean.device, []
     for rows in _blocks(len(x)):
         mask = torch.from_numpy(hidden[rows]).to(device)
         visible = torch.from_numpy(x[rows]).to(device).masked_fill(mask, 0.0)
-        told = facts_of(visible, mask, net.mean) if facts is None else facts[rows].to(device)
+        told = facts_of(visible, mask, net.mean)
+        if depth is not None:
+            told[:, :DEPTH] = depth[rows]
         codes = torch.full((len(visible),), code, device=device)
         parts.append(net(visible, mask, told, codes).cpu().numpy())
     return np.concatenate(parts)

@@ -13,6 +13,7 @@ from pertcast.config import Config
 from pertcast.nn.layers import TokenAttentionBlock
 
 FACTS = 4  # numbers that describe a cell as a whole
+DEPTH = 3  # of them that follow from how it was measured, and not from what its genes do
 LEAST_RISE = 0.02  # above a single count, on average, that a gene starts from: log1p units
 
 
