@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from pertcast.cell_verbs import DEFAULT, cell_recipe, read_for
 from pertcast.cells.detection import is_detected
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.registry import entries
-from pertcast.cells.seen import measured_contexts
 from pertcast.config import CellRecipe
 from pertcast.engine.local import available_jobs, run_units
 from pertcast.errors import InputError, several, shorten, unknown
@@ -150,36 +150,50 @@ def _questions(cells: Cells, asked: Asked, problems: list[str]) -> tuple[list[st
         problems.append(f"all cells are of one context, {only}; with one held out, another is needed to learn from")
     if problems:
         return contexts, conditions
-    fit = {name: [c for c in conditions if _has_enough(cells, c, name)] for name in contexts}
+    counts = _Counts.of(cells)
+    fit = {name: [c for c in conditions if counts.enough(c, name)] for name in contexts}
     lacking = [name for name in contexts if not fit[name]]
     if asked.folds == "pair":
         full = [c for c in conditions if all(c in fit[name] for name in contexts)]
         if not full or len(contexts) < 2:
-            problems.append(_too_few(cells, conditions, contexts, "no condition has them in all contexts"))
+            problems.append(counts.too_few(conditions, contexts, "no condition has them in all contexts"))
         return contexts, full
     if lacking and (asked.holdouts or len(lacking) == len(contexts)):
-        problems.append(_too_few(cells, conditions, lacking, "these contexts do not"))
+        problems.append(counts.too_few(conditions, lacking, "these contexts do not"))
     return [name for name in contexts if fit[name]], conditions
 
 
-def _too_few(cells: Cells, conditions: Sequence[str], contexts: Sequence[str], said: str) -> str:
-    counts = shorten(
-        f"{name} ({_count(cells, cells.control, name)} untreated, at most "
-        f"{max((_count(cells, condition, name) for condition in conditions), default=0)} of a condition)"
-        for name in contexts
-    )
-    need = f"{LEAST_CELLS} untreated cells and as many of a condition that another context measured, too"
-    return f"a context that is held out needs {need}; {said}: {counts}. Name others with --holdout, or give more cells"
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many cells each pair of condition and context has."""
 
+    of_pair: Mapping[Pair, int]
+    control: str
+    contexts: frozenset[str]
 
-def _has_enough(cells: Cells, condition: str, context: str) -> bool:
-    """Whether a pair can be held out: enough cells to be scored on, and another context to learn it from."""
-    enough = min(_count(cells, condition, context), _count(cells, cells.control, context)) >= LEAST_CELLS
-    return enough and bool(set(measured_contexts(cells).get(condition, ())) - {context})
+    @classmethod
+    def of(cls, cells: Cells) -> _Counts:
+        pairs = Counter(zip(cells.condition, cells.context, strict=True))
+        return cls(pairs, cells.control, frozenset(cells.context))
 
+    def enough(self, condition: str, context: str) -> bool:
+        """Whether a pair can be held out: enough cells to be scored on, and another context to learn it from."""
+        here = min(self.of_pair[condition, context], self.of_pair[self.control, context])
+        others = self.contexts - {context}
+        return here >= LEAST_CELLS and any(
+            min(self.of_pair[condition, name], self.of_pair[self.control, name]) for name in others
+        )
 
-def _count(cells: Cells, condition: str, context: str) -> int:
-    return int(((cells.condition == condition) & (cells.context == context)).sum())
+    def too_few(self, conditions: Sequence[str], contexts: Sequence[str], said: str) -> str:
+        """Say what the contexts lack."""
+        counts = shorten(
+            f"{name} ({self.of_pair[self.control, name]} untreated, at most "
+            f"{max((self.of_pair[condition, name] for condition in conditions), default=0)} of a condition)"
+            for name in contexts
+        )
+        need = f"{LEAST_CELLS} untreated cells and as many of a condition that another context measured, too"
+        fix = "Name others with --holdout, or give more cells"
+        return f"a context that is held out needs {need}; {said}: {counts}. {fix}"
 
 
 def _held_out(
@@ -190,10 +204,10 @@ def _held_out(
         splits = rotate_pairs(cells, conditions, contexts)
     else:
         splits = hold_out_contexts(cells, contexts)
-    held, left = [], []
+    held, left, counts = [], [], _Counts.of(cells)
     for split in splits:
         pairs = _pairs_of(cells, split, conditions)
-        scored = [pair for pair in pairs if _has_enough(cells, *pair)]
+        scored = [pair for pair in pairs if counts.enough(*pair)]
         left += [f"{condition} in {context}" for condition, context in pairs if (condition, context) not in scored]
         held.append(HeldOut(split, tuple(scored)))
     if not left:
