@@ -24,7 +24,7 @@ test-slow: .venv/done  ## sweeps of minutes
 notebooks: .venv/done  ## run every notebook top to bottom on the tiny simulated competition
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
-table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR and UNSEEN=DIR those of these data too
+table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR, UNSEEN=DIR, CELLS=FILE those of these data too
 	$(BIN)/pertcast demo --size small --out $(DEMO)
 	$(BIN)/pertcast submission --data $(DEMO) --preset fast --out data/interim/demo.csv --json > data/interim/demo-table.json
 	$(BIN)/python -m pertcast.report.readme README.md demo data/interim/demo-table.json
@@ -40,7 +40,15 @@ ifdef UNSEEN
 	$(BIN)/python -m pertcast.report.readme README.md unseen data/interim/unseen-table.json
 endif
 
-stories: .venv/done  ## tell the four stories on simulated cells at their published sizes; the README's picture is one of them
+ifdef CELLS
+	$(BIN)/pertcast cells benchmark $(CELLS) --holdout-key cell_type --holdout "CD14 Mono" --holdout B \
+	  --holdout "CD4 Naive T" --holdout NK --total-key n_counts_full --out data/interim/cells-benchmark \
+	  --models default,floors,quantile-map,film-gan,cycle-gan,zinb-vae --seeds 1
+	$(BIN)/python -m pertcast.report.readme README.md cells data/interim/cells-benchmark/benchmark.json
+	cp data/interim/cells-benchmark/benchmark.png docs/cells_benchmark.png
+endif
+
+stories: .venv/done  ## tell the five stories on simulated cells at their published sizes; the README's picture is one of them
 	for name in recover mechanism perturb drug; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done
 	cp data/interim/stories/perturb.png docs/story_perturb.png
 
