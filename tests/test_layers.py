@@ -21,7 +21,7 @@ LAYERS = {
     "pertcast.leaderboard": 5, "pertcast.cell_training": 5,
     "pertcast.cell_runs": 4, "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_verbs": 6,
     "pertcast.cell_benchmark": 6, "pertcast.cell_results": 6, "pertcast.cell_steps": 6, "pertcast.cell_units": 6,
-    "pertcast.cell_masked": 6, "pertcast.cell_trajectory": 6,
+    "pertcast.cell_knows": 6, "pertcast.cell_masked": 6, "pertcast.cell_trajectory": 6,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7, "pertcast.app": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
@@ -44,6 +44,7 @@ BESIDE = {
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
     ("pertcast.cell_benchmark", "pertcast.cell_verbs"),
     ("pertcast.cell_steps", "pertcast.cell_verbs"),
+    ("pertcast.cell_knows", "pertcast.cell_verbs"),
     ("pertcast.cell_masked", "pertcast.cell_verbs"),
     ("pertcast.cell_trajectory", "pertcast.cell_verbs"),
     ("pertcast.cell_benchmark", "pertcast.cell_units"),

@@ -48,7 +48,7 @@ class MaskedAutoencoderConfig(MaskedNetSizes):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Genes hidden in each pass over the observed cells, and how deeply these were read, as their visible genes show."""
+    """Genes hidden in each pass over the observed cells, and how deeply these were read, as the visible ones show."""
 
     hidden: NDArray[np.bool_]  # (p, n, g)
     depth: tuple[Tensor, ...]  # (p,) of (n, DEPTH)

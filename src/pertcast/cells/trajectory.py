@@ -134,8 +134,8 @@ def roll_out(
 
     changes   at least one; each gene once
     steps     states after the first one
-    fraction  share of the way that a step takes, above 0 and at most 1; None: as many steps as there are reach it.
-              What is left of the way after the last whole step is the last move; then changed genes stay, others settle
+    fraction  share of the way that a step takes, above 0 and at most 1; None: half of the steps reach the target. What
+              is left of the way after the last whole step is the last move; then changed genes stay, others settle
     progress  called with (steps done, steps in all)
 
     A state is the observed cell plus the difference between what the model expects of the genes given the state before
@@ -171,12 +171,11 @@ def roll_out(
 def schedule(steps: int, fraction: float | None = None) -> Floats:
     """Share of the way at every state, from 0: (steps + 1,). It never falls, and never passes 1 (R12).
 
-    fraction  of the way that a step takes; None: 1 / steps
+    fraction  of the way that a step takes; None: so much that half of the steps reach the target
     """
     if steps < 1:
         raise InputError(f"A trajectory has at least 1 step, got {steps}.")
-    if fraction is None:
-        return np.linspace(0, 1, steps + 1)
+    fraction = min(1.0, 2 / steps) if fraction is None else fraction
     if not 0 < fraction <= 1:
         raise InputError(f"A step takes a share of the way above 0 and at most 1, got {fraction:g}.")
     shares = np.arange(steps + 1) * fraction

@@ -11,13 +11,13 @@ from pertcast.commands.cells_benchmark import benchmark
 from pertcast.commands.cells_common import Seed
 from pertcast.commands.cells_files import convert, correct
 from pertcast.commands.cells_fit import adapt, fit, pairs
-from pertcast.commands.cells_virtual import masked, trajectory
+from pertcast.commands.cells_virtual import knows, masked, trajectory
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
 
 cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells: h5ad in, h5ad out.", rich_markup_mode=None)
 
-for command in (convert, correct, fit, adapt, pairs, masked, trajectory):
+for command in (convert, correct, fit, adapt, pairs, masked, trajectory, knows):
     cells_app.command(command.__name__)(command)
 
 

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pertcast.commands.cells_common import FORMS, BatchKey, ConditionKey, Control, LayerToRead, Seed
+from pertcast.commands.cells_common import (
+    FORMS,
+    BatchKey,
+    ConditionKey,
+    ContextKey,
+    Control,
+    LayerToRead,
+    Seed,
+)
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
 
@@ -52,7 +60,7 @@ def trajectory(
     cell: Annotated[str | None, typer.Option(help="Id of the cell to start from.")] = None,
     context: Annotated[str | None, typer.Option(help="Start from all untreated cells of this context.")] = None,
     steps: Annotated[int, typer.Option(help="States after the first.")] = 20,
-    fraction: Annotated[float | None, typer.Option(help="Share of the way a step takes; default 1 / steps.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="Share of the way a step takes; default 2 / steps.")] = None,
     atlas: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
     as_json: Json = False,
 ) -> None:
@@ -74,3 +82,36 @@ def trajectory(
     told = rolled.trajectory.top()
     answer(rolled.facts(), told.to_string(index=False, float_format="{:.4f}".format), as_json=as_json)
     say(f"Tables and atlas: {out}")
+
+
+def knows(
+    data: Annotated[Path, typer.Argument(help=f"Untreated and treated cells: {FORMS}.")],
+    condition_key: ConditionKey,
+    control: Control,
+    condition: Annotated[str, typer.Option(help="What was done to the treated cells.")],
+    gene: Annotated[list[str], typer.Option(help="Gene to raise in untreated cells; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Folder for knows.json.")],
+    context_key: ContextKey = None,
+    batch_key: BatchKey = None,
+    layer: LayerToRead = None,
+    treated: Annotated[bool, typer.Option(help="Train on treated cells as well; else it never sees one.")] = False,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Such as training.epochs=30.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask whether what follows from raised genes is what a condition really did, beside chance and co-expression."""
+    from dataclasses import asdict
+
+    from pertcast.cell_knows import virtual_cell_knows
+    from pertcast.cell_runs import Columns
+    from pertcast.cell_training import fit_bar
+    from pertcast.report.story import plain_table
+
+    columns = Columns(condition_key, control, context_key, batch_key, layer)
+    with fit_bar("masked-autoencoder") as progress:
+        found = virtual_cell_knows(
+            data, columns, condition=condition, genes=gene, out=out, treated=treated, changes=change or (), seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    answer(asdict(found), plain_table(found.table()), as_json=as_json)
+    say(f"Scores: {out}")
