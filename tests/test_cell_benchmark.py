@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 
 from commands import partials, pertcast, refused
+from pertcast.cell_benchmark import _recipes
 from pertcast.cells.registry import entries
 from pertcast.cells.variable_genes import variable_genes
 from pertcast.validation.cell_splits import read_splits
@@ -110,6 +111,7 @@ def test_finished_units_are_not_done_again_and_an_interrupted_run_ends_the_same(
     others = sorted({path.parent for path in out.rglob("DONE.json")} - set(units))
     shutil.rmtree(others[0])  # as if interrupted before it was renamed
     (others[1] / "scores.json").write_text("{}")  # harmed
+    (others[2] / "seconds.json").unlink()  # which is no part of the result
     assert run(*arguments).out == whole.out
     assert [(out / name).read_bytes() for name in ("benchmark.json", "benchmark.csv", "splits.json")] == bytes_before
     assert {path: (path / "DONE.json").stat().st_mtime_ns for path in units} == kept
@@ -150,6 +152,21 @@ def test_pairs_are_held_out_in_rotation(tmp_path):
         assert split.holds_out == "pair: " + ", ".join(sorted(held))
         assert len(split.train) + len(split.valid) == len(obs)
     assert len(list((tmp_path / "out").rglob("DONE.json"))) == 9  # a fit per split, not one per pair
+
+
+def test_groups_of_models_stand_for_their_members():
+    """`all` has every model that learns conditions, `floors` every floor; a name that comes twice is one."""
+    learns = {name for name, entry in entries().items() if getattr(entry.model, "learns_conditions", True)}
+    problems = []
+    assert set(_recipes(("all",), problems)) == learns
+    assert "gene-regression" not in learns  # its conditions are genes set to counts
+    floors = {name for name, entry in entries().items() if entry.floor}
+    assert set(_recipes(("default", "floors", "no-change", "context-transfer"), problems)) == {
+        "context-transfer",
+        *floors,
+    }
+    assert list(_recipes((), problems))[0] == "context-transfer"
+    assert problems == []
 
 
 def test_seeds_are_averaged_with_their_sd(tmp_path):

@@ -87,7 +87,7 @@ def collected(
     pairs = list(dict.fromkeys(pair for _, held, _ in scored for pair in held))
     everyone = _ranked([_contestant(label, role, scored, pairs) for label, role in roles.items()])
     parts = [_table(f"{pair[0]} in {pair[1]}", everyone, number) for number, pair in enumerate(pairs)]
-    seconds = {one.label: _mean([s.seconds for unit, _, s in scored if unit.label == one.label]) for one in everyone}
+    took = {one.label: _mean([s.seconds for unit, _, s in scored if unit.label == one.label]) for one in everyone}
     return Benchmark(
         mean=_table(f"Mean over {len(pairs)} hold-outs", everyone),
         parts=tuple(parts),
@@ -99,7 +99,7 @@ def collected(
         silent=tuple(silent),
         remarks=(*remarks, *_on_silence(silent, everyone, len(pairs))),
         rows=tuple(_rows(scored, roles)),
-        seconds=seconds,
+        seconds={label: seconds for label, seconds in took.items() if seconds is not None},
     )
 
 

@@ -67,7 +67,7 @@ class Scored:
 
     scores: tuple[Mapping[str, float], ...]  # by pair, then by column; NaN where not defined
     draws: Floats  # (pairs, draws, columns of MEANS)
-    seconds: float  # of the fit and the predictions
+    seconds: float  # of fit, predictions and scores; NaN where it was not kept
 
 
 class CellWork:
@@ -124,7 +124,9 @@ class CellWork:
         folder = self.folder(unit)
         told = json.loads((folder / "scores.json").read_text())["scores"]
         scores = tuple({name: math.nan if v is None else v for name, v in one.items()} for one in told)
-        return Scored(scores, load_arrays(folder, "draws")[0]["draws"], json.loads((folder / SECONDS).read_text()))
+        took = folder / SECONDS
+        seconds = float(took.read_text()) if took.is_file() else math.nan
+        return Scored(scores, load_arrays(folder, "draws")[0]["draws"], seconds)
 
     def inputs(self, unit: CellUnit) -> dict[str, Any]:
         """Collect everything the numbers of a unit follow from."""
