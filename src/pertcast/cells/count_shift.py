@@ -63,7 +63,7 @@ class CountShift:
         moved = cells.x[:, genes].toarray()
         for name in sorted(set(cells.context)):
             rows = np.flatnonzero(cells.context == name)
-            moves = self._moves(weights, source, name, genes)
+            moves = self._moves(weights, source, name).take(genes)
             changed = np.flatnonzero((moves.keep < 1) | (moves.add > 0))  # the others stay as they are, to the last bit
             before = counts[rows][:, genes].toarray().astype(np.float64)
             after = moves.expected(before, total[rows]) if rng is None else moves.draw(before, total[rows], rng=rng)
@@ -103,15 +103,15 @@ class CountShift:
             control, total, np.array(facts["control_context"], dtype=object),
         )  # fmt: skip
 
-    def _moves(self, weights: Weights, source: Weights, context: str, genes: Ints) -> Moves:
-        """Rates of genes in a context; searched on its untreated training cells, or on all where it has none.
+    def _moves(self, weights: Weights, source: Weights, context: str) -> Moves:
+        """Rates of all genes in a context; searched on its untreated training cells, or on all where it has none.
 
         Cells that something was done to have other counts than untreated ones: rates are then searched on the latter
         moved likewise.
         """
         rows = np.flatnonzero(self.control_context == context)
         rows = rows if len(rows) else np.arange(len(self.control_context))
-        order = genes[np.argsort(np.array(self.genes)[genes])]  # random numbers go by name, whatever the columns' order
+        order = np.argsort(self.genes)  # random numbers go by name: the order of columns must not matter
         counts, total = self.control[rows][:, order], self.control_total[rows]
         dispersion = self._dispersion({**source, **weights})[order]
         shift, before = (self._shift(part, context)[order] for part in (weights, source))
@@ -119,7 +119,7 @@ class CountShift:
             there = find_moves(counts, total, before, dispersion, scale=SCALE, seed=SEED)
             counts = csr_array(there.draw(counts.toarray(), total, rng=np.random.default_rng(SEED)))
         found = find_moves(counts, total, shift - before, dispersion, scale=SCALE, seed=SEED)
-        return found.take(np.searchsorted(np.array(self.genes)[order], np.array(self.genes)[genes]))
+        return found.take(np.argsort(order))
 
     def _shift(self, weights: Weights, context: str) -> Floats:
         none = np.zeros(len(self.genes))
