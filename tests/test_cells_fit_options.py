@@ -28,6 +28,10 @@ SMALL = ("--set", "hidden=8", "--set", "latent=4")
 STEPS = ("--set", "training.steps=12", "--set", "training.evaluate_every=4", "--set", "training.cells=8")
 RESUMED = {  # model: its settings, the function of a step, and in which call it is cut off
     "zinb-vae": ((*SMALL, "--set", "training.epochs=12"), "pertcast.nn.fit._step", 20),
+    "masked-autoencoder": (
+        ("--set", "hidden=[8, 4]", "--set", "training.epochs=12", "--set", "training.batch=32"),
+        "pertcast.nn.fit._step", 30,
+    ),
     "film-gan": ((*SMALL, *STEPS, "--set", "axes=4"), "pertcast.nn.film_gan_fit._Trainer.take_step", 10),
     "cycle-gan": (
         ("--set", "hidden=[16, 8]", "--set", "latent=4", "--set", "axes=4", *STEPS),
@@ -65,6 +69,10 @@ def cut_off(monkeypatch, name) -> None:
 def torch_path(path: str):
     module, _, name = path.rpartition(".")
     return sys.modules[path] if path in sys.modules else getattr(sys.modules[module], name)
+
+
+def test_every_model_that_can_be_taken_up_is_cut_off_here():
+    assert {name for name, entry in entries().items() if getattr(entry.model, "resumable", False)} == set(RESUMED)
 
 
 @pytest.mark.parametrize("name", RESUMED)

@@ -149,7 +149,8 @@ def predict_cells(
     opened = open_cell_run(run)
     control = untreated_of(read_for(data, opened.columns), context)
     sample = control.unit == "counts" if sample is None else sample
-    found = opened.model().predict(control, condition, seed=seed, sample=sample)
+    with computing(control, 0):
+        found = opened.model().predict(control, condition, seed=seed, sample=sample)
     whole, carried = with_all_genes(found, control)
     about = {
         "run": opened.digest, "model": opened.recipe.model, "condition": condition, "context": context,

@@ -38,9 +38,10 @@ def fit(
 ) -> None:
     """Fit a model to cells; a finished run of the same content is not fitted again.
 
-    A fit that was cut off goes on where it was when the same command is given again: film-gan, cycle-gan and zinb-vae
-    keep the state of training in OUT.unfinished, as often as `--set training.checkpoint_every=N` says (steps; epochs
-    for zinb-vae). Training curves for TensorBoard go to `tensorboard/` beside OUT.
+    A fit that was cut off goes on where it was when the same command is given again: models that train a network for
+    long (film-gan, cycle-gan, zinb-vae, masked-autoencoder) keep the state of training in OUT.unfinished, as often as
+    `--set training.checkpoint_every=N` says (steps of the GANs, epochs of the others). Training curves for TensorBoard
+    go to `tensorboard/` beside OUT. An empty value, as `--set training.patience=`, unsets what is optional.
 
     Batch effects: `zinb-vae --set correct_batches=true` learns codes that do not know the batch; for any model that
     reads log values, `pertcast cells correct` takes them off beforehand.
