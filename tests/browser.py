@@ -21,7 +21,7 @@ import requests
 
 PARTS = ("chromium", "chromedriver")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # key of an element's id, by the standard
-PATIENCE = 20.0  # seconds until something expected on a page must be there
+PATIENCE = 60.0  # seconds until something expected on a page must be there
 ENTER = "\ue007"
 SIZE = "1400,1000"
 

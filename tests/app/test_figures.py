@@ -37,22 +37,23 @@ def test_curves_are_the_states_beside_the_unchanged_cell():
 
 
 def test_the_waterfall_falls_and_names_its_ends():
-    """Sorted by numpy; the outermost genes of each side, and no other, carry their names."""
+    """Sorted by numpy; the outermost genes of each side, and no other, stand beside it by name."""
     values = np.random.default_rng(0).permutation(np.linspace(-3, 5, 41))
-    figure = waterfall_figure(forecast(values))
-    drawn = np.concatenate([trace.y for trace in figure.data])
-    np.testing.assert_array_equal(drawn, np.sort(values))
-    named = {note.text for note in figure.layout.annotations}
-    order = np.argsort(values)
-    assert named == {f"G{k}" for k in (*order[:LABELLED], *order[-LABELLED:])}
-    hovered = dict(zip(np.concatenate([trace.text for trace in figure.data]), drawn, strict=True))
+    *lines, bars = waterfall_figure(forecast(values)).data
+    drawn = np.concatenate([trace.y for trace in lines])
+    np.testing.assert_array_equal(drawn, np.sort(values)[::-1])
+    order = np.argsort(-values)
+    ends = [*order[:LABELLED], *order[-LABELLED:]]
+    assert list(bars.y) == [f"G{k}" for k in ends]
+    np.testing.assert_array_equal(bars.x, values[ends])
+    hovered = dict(zip(np.concatenate([trace.text for trace in lines]), drawn, strict=True))
     assert hovered["G7"] == values[7]
 
 
 def test_a_waterfall_of_few_genes_of_one_direction():
-    figure = waterfall_figure(forecast([1.0, 2.0, 3.0]))
-    assert [len(trace.y) for trace in figure.data] == [0, 3]
-    assert len(figure.layout.annotations) == 3
+    *lines, bars = waterfall_figure(forecast([1.0, 2.0, 3.0])).data
+    assert [len(trace.y) for trace in lines] == [3, 0]
+    assert list(bars.y) == ["G2", "G0"]
 
 
 def test_the_board_has_a_point_with_its_interval_for_every_line():

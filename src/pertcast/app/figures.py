@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from pertcast.leaderboard import Board
 from pertcast.predict import Forecast
@@ -14,7 +15,7 @@ from pertcast.types import Floats
 UP, DOWN, QUIET = "#c0392b", "#2f6690", "#c4c9cf"
 KINDS = {"ceiling": "#3a7d44", "model": "#2f6690", "floor": "#9aa0a6"}
 CURVES = ("#2f6690", "#c0392b", "#3a7d44", "#d68910", "#7d3c98", "#148f77", "#5d6d7e", "#a04000")
-LABELLED = 10  # genes of each direction whose names stand in the waterfall
+LABELLED = 10  # genes of each end that are named beside the waterfall
 FONT = "Source Sans Pro, sans-serif"
 
 
@@ -24,7 +25,7 @@ def curves_figure(share: Floats, perturbed: Floats, unperturbed: Floats, genes: 
     share                   (s + 1,)  share of the way that the changed genes have gone
     perturbed, unperturbed  (s + 1, k)  log1p values of the genes named
     """
-    figure = _figure("step", "log1p expression")
+    figure = _dressed(go.Figure(), "step (dashed: the same cell, unchanged)", "log1p expression")
     steps = np.arange(len(share))
     for j, gene in enumerate(genes):
         line = {"color": CURVES[j % len(CURVES)], "width": 3}
@@ -34,7 +35,7 @@ def curves_figure(share: Floats, perturbed: Floats, unperturbed: Floats, genes: 
         )  # fmt: skip
         figure.add_scatter(
             x=steps, y=unperturbed[:, j], name=f"{gene}, unchanged cell", line={**line, "width": 1.5, "dash": "dash"},
-            mode="lines", hovertemplate="%{y:.3f} without the change",
+            mode="lines", hovertemplate="%{y:.3f} without the change", showlegend=False,
         )  # fmt: skip
     return figure
 
@@ -49,29 +50,31 @@ def picked_figure(figure: go.Figure, place: Floats) -> go.Figure:
 
 
 def waterfall_figure(forecast: Forecast) -> go.Figure:
-    """Draw the predicted response of every gene, from the most lowered to the most raised; the outermost are named."""
-    order = np.argsort(forecast.values, kind="stable")
-    values, names = forecast.values[order], [forecast.genes[i] for i in order]
-    ends = {*range(min(LABELLED, len(order))), *range(max(0, len(order) - LABELLED), len(order))}
-    figure = _figure("genes, by predicted response", "signed -log10 p")
-    for label, rows, colour in (("lowered", values < 0, DOWN), ("raised", values >= 0, UP)):
+    """Draw the predicted response of all genes, from the most raised to the most lowered, and the outermost by name."""
+    order = np.argsort(-forecast.values, kind="stable")
+    values, names = forecast.values[order], np.array(forecast.genes, dtype=object)[order]
+    some = min(LABELLED, len(order) // 2)
+    ends = [*range(some), *range(len(order) - some, len(order))]
+    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.14)
+    for label, rows, colour in (("raised", values >= 0, UP), ("lowered", values < 0, DOWN)):
         figure.add_scatter(
-            x=np.flatnonzero(rows), y=values[rows], name=label, mode="lines", line={"color": colour, "width": 2},
-            fill="tozeroy", text=np.array(names, dtype=object)[rows], hovertemplate="%{text} %{y:+.3f}",
+            x=np.flatnonzero(rows) + 1, y=values[rows], name=label, mode="lines", line={"color": colour, "width": 2},
+            fill="tozeroy", text=names[rows], hovertemplate="%{text} %{y:+.3f}<extra></extra>", row=1, col=1,
         )  # fmt: skip
-    for place, i in enumerate(sorted(ends)):
-        up = values[i] >= 0
-        shift = (LABELLED - place % LABELLED) if up else -(place % LABELLED + 1)
-        figure.add_annotation(
-            x=i, y=values[i], text=names[i], showarrow=True, arrowwidth=1, arrowcolor=QUIET, arrowhead=0,
-            ax=-150 + 0 * shift if up else 150, ay=-12 * shift, font={"size": 11, "color": UP if up else DOWN},
-        )  # fmt: skip
+    figure.add_bar(
+        x=values[ends], y=names[ends], orientation="h", showlegend=False, hovertemplate="%{y} %{x:+.3f}<extra></extra>",
+        marker={"color": [UP if values[i] >= 0 else DOWN for i in ends]}, row=1, col=2,
+    )  # fmt: skip
+    _dressed(figure, f"all {len(order)} genes, by predicted response", "signed -log10 p")
+    figure.update_xaxes(title="signed -log10 p", row=1, col=2)
+    figure.update_yaxes(title=f"the {some} most raised and most lowered", autorange="reversed", row=1, col=2)
+    figure.update_yaxes(type="category", dtick=1, tickfont={"size": 10}, row=1, col=2)
     return figure
 
 
 def board_figure(board: Board) -> go.Figure:
     """Draw each score with its interval, best at the top, coloured by what it is; the best floor is a line."""
-    figure = _figure("MRRMSE of held-out rows, lower is better (95 % interval over compounds)", "")
+    figure = _dressed(go.Figure(), "MRRMSE of held-out rows, lower is better (95 % interval over compounds)", "")
     names = labels(board)
     for kind, colour in KINDS.items():
         some = [(name, one) for name, one in zip(names, board.standings, strict=True) if one.kind == kind]
@@ -100,13 +103,12 @@ def labels(board: Board) -> list[str]:
     ]
 
 
-def _figure(x: str, y: str) -> go.Figure:
-    figure = go.Figure()
+def _dressed(figure: go.Figure, x: str, y: str) -> go.Figure:
+    """Give a figure the look of the others, and titles to its (first) axes."""
     figure.update_layout(
         template="plotly_white", height=460, margin={"l": 10, "r": 10, "t": 20, "b": 10},
         font={"family": FONT, "size": 13}, hoverlabel={"namelength": -1},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0},
     )  # fmt: skip
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
+    figure.update_layout(xaxis_title=x, yaxis_title=y)
     return figure

@@ -6,7 +6,10 @@ import streamlit as st
 
 from pertcast.app import page_cell, page_compound, page_leaderboard
 
-STYLE = "<style>.block-container { padding: 3.5rem 2.5rem 2rem; } h1 { font-size: 1.9rem; }</style>"  # less empty space
+STYLE = """<style>
+.block-container { padding: 3.5rem 2.5rem 2rem; }
+.stHeading h1 { font-size: 1.9rem; padding: 0.4rem 0; }
+</style>"""  # less empty space
 
 
 def main() -> None:

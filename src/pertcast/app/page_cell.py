@@ -131,12 +131,13 @@ def _results(loaded: World, row: int, trajectory: Trajectory | None) -> None:
 def _top(trajectory: Trajectory) -> None:
     st.markdown("The 20 genes that rose most and the 20 that fell most; **effect** is the perturbed cell less the same "
                 "cell rolled out without the change. Changed genes are not ranked.")  # fmt: skip
-    table = trajectory.top()[["gene", "direction", "before", "after", "effect"]].round(4)
+    table = trajectory.top()[["gene", "direction", "before", "after", "effect"]]
     for side, direction in zip(st.columns(2, gap="medium"), ("rose", "fell"), strict=True):
         part = table[table["direction"] == direction].drop(columns="direction")
         part = part if direction == "rose" else part[::-1]
         side.markdown(f"**{direction.capitalize()}**")
-        side.dataframe(part, hide_index=True, height=38 + 35 * max(len(part), 1), key=f"top {direction}")
+        shown = {name: st.column_config.NumberColumn(format="%.4f") for name in ("before", "after", "effect")}
+        side.dataframe(part, hide_index=True, column_config=shown, height=36 + 35 * max(len(part), 1))
 
 
 def _curves(trajectory: Trajectory) -> None:
