@@ -67,6 +67,17 @@ def test_batch_and_order_invariance(name, fitted, control):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_answer_hangs_on_other_cells_where_nothing_was_measured(name, fitted, control):
+    """R01 for a condition in a context that never saw it, and for a context that training does not know at all."""
+    condition = ASKED.get(name, "down")
+    for context in ("type2", "elsewhere"):
+        given = replace(control, context=np.full(len(control), context, dtype=object))
+        whole = dense(fitted[name].predict(given, condition, seed=0))
+        part = fitted[name].predict(given.take(np.array([3, 0])), condition, seed=0)
+        assert_allclose(dense(part), whole[[3, 0]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_two_expectations_are_identical_and_draws_repeat_by_seed(name, fitted, control):
     """R21, R38."""
     ask = lambda seed, sample: dense(fitted[name].predict(control, asked(name), seed=seed, sample=sample))  # noqa: E731
