@@ -289,6 +289,15 @@ def test_totals_of_log_values_are_refused(tmp_path):
     assert scores_of(told["mean"])["no-change"]["skill"] == 0  # log values in, scored as they are
 
 
+def test_cells_without_a_gene_to_score_are_refused(tmp_path):
+    cells = ad.read_h5ad(make_file(tmp_path / "cells.h5ad", cells=12))
+    x = np.zeros(cells.shape, np.float32)
+    x[:5] = 1
+    cells.X = csr_array(x)
+    cells.write_h5ad(tmp_path / "empty.h5ad")
+    refused(run(tmp_path / "empty.h5ad", tmp_path / "out", "--models", "no-change"), "no gene varies and is seen in 10")
+
+
 def test_variable_genes_are_the_overdispersed_ones():
     """Of genes of like means, those drawn with a tenfold dispersion; a few stand alone in the outermost bins."""
     rng = np.random.default_rng(0)

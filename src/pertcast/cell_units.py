@@ -179,6 +179,8 @@ class CellWork:
             self.y = as_log1p(self.cells, self._given_totals())
         held, cells = self.held[number], self.cells
         self.genes = variable_genes(self.y[held.split.train], GENES)
+        if not len(self.genes):
+            raise InputError("no gene varies and is seen in 10 training cells, so there is nothing to score.")
         y = self.y[:, self.genes].astype(float)
         real = drawn_cells(y, 0, MOST_CELLS)
         axes = PCA(min(AXES, *real.shape), svd_solver="covariance_eigh").fit(real)
