@@ -102,6 +102,21 @@ def test_every_command_takes_every_form(form, oracle, tmp_path):
             np.testing.assert_allclose(scores[side][name], oracle[1][2][side][name], rtol=1e-4)
 
 
+def test_differential_expression_takes_other_forms_too(tmp_path):
+    cells, tables = make_cells(cells=240), []
+    for form in ("h5ad", "mtx"):
+        path = write(cells, form, tmp_path)
+        beside = path / "obs.csv" if form == "mtx" else tmp_path / "cells.obs.csv"
+        table(cells).assign(well=[f"w{i // 9 % 3}" for i in range(240)]).to_csv(beside)
+        out = tmp_path / f"{form}.parquet"
+        done = pertcast("de", path, "--group", "context", "--condition", "condition", "--control", "control",
+                        "--replicate", "well", "--no-filter", "--skip", "--out", out)  # fmt: skip
+        assert done.code == 0, done.err
+        tables.append(pd.read_parquet(out))
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0].filter(like="GENE").abs().to_numpy().max() > 1
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_conversion_holds_the_same_cells(form, tmp_path):
     cells = make_cells(cells=90)

@@ -116,6 +116,16 @@ def test_a_fit_that_was_killed_goes_on(data, tmp_path):
     assert (tmp_path / "run" / "DONE.json").read_bytes() == (tmp_path / "whole" / "DONE.json").read_bytes()
 
 
+def test_what_is_left_beside_a_finished_run_is_removed(data, tmp_path, monkeypatch):
+    """As where the process ended between writing the run and tidying up; a run may also be named from inside."""
+    assert fit("film-gan", data, tmp_path / "run").code == 0
+    (tmp_path / "run.unfinished" / "gan-training").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    done = fit("film-gan", data, ".")
+    assert "finished already" in done.err
+    assert not (tmp_path / "run.unfinished").exists()
+
+
 def test_a_fit_that_fails_leaves_nothing(data, tmp_path):
     done = fit("film-gan", data, tmp_path / "run", "--set", "training.lr=1e30", "--set", "training.clip=1e30")
     refused(done, "Lower the learning rates")

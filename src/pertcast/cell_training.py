@@ -73,7 +73,8 @@ def fit_kept(model: CellModel, cells: Cells, *, name: str, seed: int, kept: Path
 
 def kept_beside(out: Path) -> Path:
     """Where the state of a training is kept until its run is written."""
-    return out.with_name(f"{out.name}.unfinished")
+    named = out if out.name else out.resolve()
+    return named.with_name(f"{named.name}.unfinished")
 
 
 def is_begun(kept: Path) -> bool:

@@ -73,7 +73,9 @@ def fit_cells(
     out = Path(out)
     kept = kept_beside(out)
     if out.exists():
-        return same_run(open_cell_run(out), inputs)
+        finished = same_run(open_cell_run(out), inputs)
+        drop_kept(kept)
+        return finished
     cells = read_for(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
     taken_up = is_begun(kept)
     with computing(cells, threads):

@@ -15,7 +15,7 @@ from pertcast.commands.cells_virtual import knows, masked, trajectory
 from pertcast.commands.common import Json, answer, say
 from pertcast.errors import InputError
 
-cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells: h5ad in, h5ad out.", rich_markup_mode=None)
+cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells, from file to file.", rich_markup_mode=None)
 
 for command in (convert, correct, fit, adapt, pairs, masked, trajectory, knows):
     cells_app.command(command.__name__)(command)
