@@ -17,7 +17,7 @@ def main() -> None:
     st.set_page_config(page_title="pertcast", page_icon="🧫", layout="wide")
     st.html(STYLE)
     pages = [
-        st.Page(page_cell.show, title="Virtual cell", url_path="cell", icon=":material/biotech:", default=True),
+        st.Page(page_cell.show, title="Virtual cell", icon=":material/biotech:", default=True),
         st.Page(page_compound.show, title="Compound", url_path="compound", icon=":material/science:"),
         st.Page(page_leaderboard.show, title="Leaderboard", url_path="leaderboard", icon=":material/leaderboard:"),
     ]

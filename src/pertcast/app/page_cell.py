@@ -79,8 +79,9 @@ def _changes(loaded: World, row: int) -> list[Change]:
     genes = loaded.cells.genes
     values = dict(zip(genes, loaded.values(row), strict=True))
     chosen = st.multiselect(
-        "Genes to change", genes, default=[genes[0]], key="genes", max_selections=MOST_CHANGES, accept_new_options=True
-    )
+        "Genes to change", genes, default=[genes[0]], key="genes", max_selections=MOST_CHANGES,
+        accept_new_options=True, select_all=False,
+    )  # fmt: skip
     changes = []
     for gene in chosen:
         if gene not in values:
@@ -142,7 +143,9 @@ def _top(trajectory: Trajectory) -> None:
 
 def _curves(trajectory: Trajectory) -> None:
     first = [one.gene for one in trajectory.changes] + list(trajectory.top(CURVES // 2)["gene"])
-    genes = st.multiselect("Genes to draw", trajectory.genes, default=list(dict.fromkeys(first)), key="curves")
+    genes = st.multiselect(
+        "Genes to draw", trajectory.genes, default=list(dict.fromkeys(first)), key="curves", select_all=False
+    )
     if not genes:
         raise InputError("No gene is chosen. Choose at least one to draw.")
     columns = [trajectory.genes.index(gene) for gene in genes]
