@@ -119,7 +119,9 @@ def test_faults_of_the_call(cells, tmp_path):
     refused(pertcast("de", cells, *COLUMNS, "--out", tmp_path / "out.csv"), "must end in .parquet")
     refused(pertcast("de", cells, *COLUMNS, *out, "--long", out[1]), "named twice")
     refused(pertcast("de", cells, *COLUMNS, *out, "--layer", "counts"), "Unknown layer 'counts'. Known: none")
-    refused(pertcast("de", tmp_path / "no.h5ad", *COLUMNS, *out), "not a whole h5ad file")
+    refused(pertcast("de", tmp_path / "no.h5ad", *COLUMNS, *out), r"no.h5ad' does not exist. Give one of: h5ad")
+    (tmp_path / "text.h5ad").write_text("no")
+    refused(pertcast("de", tmp_path / "text.h5ad", *COLUMNS, *out), "not a whole h5ad file")
     alone = [*COLUMNS[:6], "--replicate", "type"]
     refused(pertcast("de", cells, *alone, *out), "3 samples leave no residual degrees of freedom.*one replicate only")
     scaled = ad.read_h5ad(cells)
