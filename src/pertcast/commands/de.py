@@ -11,7 +11,7 @@ from pertcast.commands.common import Json, answer, say
 
 
 def de(
-    cells: Annotated[Path, typer.Argument(help="h5ad file with raw counts.")],
+    cells: Annotated[Path, typer.Argument(help="Cells with raw counts: h5ad, zarr, 10x, text, CSV folder, .npy.")],
     group: Annotated[str, typer.Option(help="Column of obs within which conditions are compared, as cell_type.")],
     condition: Annotated[str, typer.Option(help="Column of obs with the conditions.")],
     control: Annotated[str, typer.Option(help="Label of the condition that others are compared to.")],
