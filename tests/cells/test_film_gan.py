@@ -95,7 +95,7 @@ def test_best_weights_by_a_held_out_distance_are_kept(monkeypatch):
 
 OPTIONS = {
     "hidden": 6, "latent": 3, "heads": 2, "landmarks": 2, "head_width": 3, "dropout": 0.5, "axes": 2, "most_gain": 2.0,
-    "noise": False, "critic_heads": 1, "find_contexts": 2,
+    "noise": False, "critic_heads": 1, "find_contexts": 2, "most_genes": 4,
 }  # fmt: skip
 TRAINING = {
     "steps": 11, "groups": 1, "cells": 6, "balanced": False, "warm_start": "none", "directions": "any", "moment": 0.0,
