@@ -22,7 +22,7 @@ import requests
 PARTS = ("chromium", "chromedriver")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # key of an element's id, by the standard
 PATIENCE = 60.0  # seconds until something expected on a page must be there
-ENTER = "\ue007"
+ENTER, BACKSPACE, ESCAPE, SELECT_ALL = "\ue007", "\ue003", "\ue00c", "\ue009a\ue000"
 SIZE = "1400,1000"
 
 
@@ -66,11 +66,13 @@ class Browser:
     def click(self, xpath: str) -> None:
         self.wait(lambda: self.do(f"element/{self.find(xpath)}/click") or True, f"{xpath} cannot be clicked")
 
+    def press(self, xpath: str, keys: str) -> None:
+        self.do(f"element/{self.find(xpath)}/value", {"text": keys})
+
     def type(self, xpath: str, text: str) -> None:
         """Write into a field in place of what is in it, and press Enter."""
-        element = self.find(xpath)
-        self.do(f"element/{element}/value", {"text": "\ue009a\ue000"})  # Ctrl-A
-        self.do(f"element/{element}/value", {"text": f"{text}{ENTER}"})
+        self.press(xpath, SELECT_ALL)
+        self.press(xpath, f"{text}{ENTER}")
 
     def text(self) -> str:
         return self.do("execute/sync", {"script": "return document.body.innerText", "args": []})

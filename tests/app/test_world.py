@@ -51,6 +51,12 @@ def test_the_example_query_finds_cells(world):
     assert world.pick(world.example(), seed=0).found == (world.cells.context == "P0").sum()
 
 
+def test_a_high_value_is_one_that_cells_have(world):
+    values = np.sort(world.columns["reg-5"])
+    assert values[0] < world.high("reg-5") < values[-1]
+    assert (values <= world.high("reg-5")).mean() == pytest.approx(0.95, abs=0.01)
+
+
 def test_the_bundled_virtual_cell_knows_its_regulators(world):
     """Planted truth: genes named after a regulator follow it, up or down; others hardly move."""
     cells = world.cells.take(np.arange(20))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.sparse import csr_array
 
 from pertcast.cells.atlas import Atlas
@@ -20,10 +21,9 @@ from pertcast.report.trajectory import atlas_figure
 from pertcast.types import Cells
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from browser import Browser, chromium, running_app  # noqa: E402 - it lies beside the tests
+from browser import BACKSPACE, ENTER, ESCAPE, Browser, chromium, running_app  # noqa: E402 - it lies beside the tests
 
 DRAWN = "//*[contains(@class, 'js-plotly-plot')]//*[contains(@class, 'main-svg')]"
-BACKSPACE = "\ue003"  # takes the gene away that is offered first
 CELLS, GENES, STEPS = 2000, 2000, 20
 
 
@@ -78,13 +78,15 @@ def take_pictures(browser: Browser, url: str, folder: Path) -> None:
         if page == "cell":
             browser.type("//input[@aria-label='Cells to pick from']", 'population == "P1" and reg-5 < 2.5')
             browser.settled()
-            browser.type("//input[@aria-label='Genes to change']", f"{BACKSPACE}reg-5")
+            browser.press("//input[@aria-label='Genes to change']", f"{BACKSPACE}reg-5{ENTER}{ESCAPE}")
             browser.settled()
             browser.click("//button[contains(., 'Run')]")
         browser.sees(text)
         browser.settled()
         time.sleep(2)  # until what slides and fades has come to rest
-        browser.picture(folder / f"app_{page}.png")
+        path = folder / f"app_{page}.png"
+        browser.picture(path)
+        Image.open(path).quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)  # half the bytes
 
 
 if __name__ == "__main__":

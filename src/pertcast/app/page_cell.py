@@ -89,7 +89,7 @@ def _changes(loaded: World, row: int) -> list[Change]:
             continue
         how, what = st.columns([1, 1.6])
         mode = how.selectbox(plain(gene), MODES, key=f"mode {gene}", help=f"{values[gene]:.3f} in this cell (log1p)")
-        start = START.get(mode, max(float(loaded.columns[gene].max()), 1.0))
+        start = START.get(mode, loaded.high(gene))
         target = what.number_input(TARGETS[mode], value=round(start, 2), step=0.1, key=f"target {gene} {mode}")
         changes.append(Change(gene, target, mode))
     return changes

@@ -21,6 +21,7 @@ from pertcast.errors import InputError
 from pertcast.io.cell_forms import read_form
 from pertcast.types import Cells, Floats
 
+HIGH = 0.95  # of the cells have at most what is called a high value
 MODEL = "masked-autoencoder"  # the one that says what follows when a gene is changed
 
 
@@ -101,6 +102,10 @@ class World:
     def values(self, row: int) -> Floats:
         """Genes of one cell on the log1p scale: (g,)."""
         return as_log1p(self.cells.take(np.array([row]))).toarray()[0]
+
+    def high(self, gene: str) -> float:
+        """A high value of a gene that the model has met, on the log1p scale; at least 1."""
+        return max(float(np.quantile(self.columns[gene], HIGH)), 1.0)
 
     def about(self, row: int) -> str:
         """Say what is known of a cell, in a line."""
