@@ -1,9 +1,11 @@
 """The demo competition: honest about being simulated, the same bytes for the same seed, calibrated to the real one."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from pertcast import workflow
 from pertcast.errors import InputError
@@ -11,7 +13,7 @@ from pertcast.io.atomic import digest_file
 from pertcast.io.tables import read_competition, read_predictions, read_solution
 from pertcast.metrics.rowwise import mrrmse
 from pertcast.simulate.chemistry import build_compounds
-from pertcast.simulate.competition import SIZES, potencies, simulate_competition
+from pertcast.simulate.competition import SIZES, _Biology, potencies, simulate_competition
 from pertcast.simulate.demo import write_demo
 
 # COMPETITION facts of the real table: RMS of the mean profile and mean per-gene sd, by cell type.
@@ -31,10 +33,15 @@ def tiny(tmp_path_factory):
     return folder, write_demo(folder, size="tiny", seed=0)
 
 
+@cache
+def small(seed):
+    return simulate_competition(SIZES["small"], seed=seed)
+
+
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_sizes_are_as_promised(size):
     config = SIZES[size]
-    promised = {"tiny": (60, 12, 4), "small": (1000, 60, 6)}
+    promised = {"tiny": (60, 12, 4), "small": (1000, 100, 6)}
     assert (config.genes, config.compounds, len(config.cell_types)) == promised[size]
 
 
@@ -79,14 +86,73 @@ def test_public_and_private_are_split_by_compound(tiny):
         assert len(set(solution.usage[(competition.test["sm_name"] == compound).to_numpy()])) == 1
 
 
+def row_sizes(y):
+    return np.sqrt((y**2).mean(axis=1))
+
+
+def compound_means(demo, y):
+    return np.stack([y[demo.pairs.train[:, 1] == c].mean(0) for c in range(demo.config.compounds)])
+
+
+def asked_as_in_the_real_competition(demo):
+    """Hold the rows to predict to their published scores.
+
+    Zeros: 0.39 * 0.666 + 0.61 * 0.902 = 0.81; noise alone is RMS 0.6 here, and there less than the 0.547 of the best on
+    the public part. Compound means of 35 or 36 principal components score 0.909 and 0.923 of zeros, the best entries
+    0.80 to 0.82: the ceiling must lie below.
+    """
+    zeros = row_sizes(demo.y_test).mean()
+    assert 0.8 < zeros < 1.0
+    left, values, right = np.linalg.svd(demo.y_train, full_matrices=False)
+    smooth = (left[:, :36] * values[:36]) @ right[:36]
+    of_compound = compound_means(demo, smooth)[demo.pairs.test[:, 1]]
+    assert row_sizes(demo.y_test - of_compound).mean() / zeros == pytest.approx(0.91, abs=0.08)
+    assert row_sizes(demo.y_test - demo.oracle_test).mean() < 0.8 * zeros
+    rare = demo.pairs.train[:, 0] >= len(demo.config.cell_types) - demo.config.rare
+    assert row_sizes(demo.y_train[rare]).mean() > 2 * zeros  # the known compounds are the strong ones
+
+
+def left_out_compound_mean(demo, y):
+    """Six random folds of rows; a compound that training lacks is predicted by the gene means."""
+    of_compound, fold = demo.pairs.train[:, 1], np.random.default_rng(0).permutation(len(y)) % 6
+    prediction = np.empty_like(y)
+    for row in range(len(y)):
+        same = (of_compound == of_compound[row]) & (fold != fold[row])
+        prediction[row] = y[same if same.any() else fold != fold[row]].mean(0)
+    return prediction
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_every_seed_has_the_scales_of_the_real_competition(seed):
+    """Zeros on the training rows: 1.28; a compound's mean over the other rows, in random folds: 1.0717 / 1.2818."""
+    demo = small(seed)
+    y = demo.y_train
+    assert row_sizes(y).mean() == pytest.approx(1.28, abs=0.15)
+    share = row_sizes(y - left_out_compound_mean(demo, y)).mean() / row_sizes(y).mean()
+    assert share == pytest.approx(0.836, abs=0.06)
+    asked_as_in_the_real_competition(demo)
+
+
+def test_cell_types_of_one_lineage_are_alike():
+    """Untreated log expression, measured: CD8+ differs from CD4+ by sd 0.34, from NK by 0.54, from B by 0.63, from
+    myeloid cells by 0.95. Here by 0.3 times the square root of the branches between them.
+    """
+    config = SIZES["full"]
+    biology = _Biology.draw(config, rng=np.random.default_rng(0))
+    base = {cell.name: sum(biology.branches[name][0] for name in cell.branches) for cell in config.cell_types}
+    apart = {name: (base["T cells CD8+"] - other).std() for name, other in base.items()}
+    expected = {"T cells CD4+": 0.424, "NK cells": 0.520, "B cells": 0.6, "Myeloid cells": 0.794}
+    assert_allclose([apart[name] for name in expected], list(expected.values()), rtol=0.03)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_oracle_beats_everything_that_needs_no_learning(seed):
     """A ceiling that a mean could reach would be none: additive with the best fixed shrinkage included."""
-    demo = simulate_competition(SIZES["small"], seed=seed)
+    demo = small(seed)
     y, pairs = demo.y_train, demo.pairs
     of_type, of_compound = pairs.train.T
     type_mean = np.stack([y[of_type == t].mean(0) for t in range(len(demo.config.cell_types))])
-    compound_mean = np.stack([y[of_compound == c].mean(0) for c in range(demo.config.compounds)])
+    compound_mean = compound_means(demo, y)
     rest = y - type_mean[of_type]
     effect = np.stack([rest[of_compound == c].mean(0) for c in range(demo.config.compounds)])
     asked_type, asked_compound = pairs.test.T
@@ -98,7 +164,7 @@ def test_the_oracle_beats_everything_that_needs_no_learning(seed):
 
 def test_structure_decides():
     """Compounds of one scaffold share a mechanism far more often than compounds of different ones."""
-    demo = simulate_competition(SIZES["small"], seed=0)
+    demo = small(0)
     scaffold = np.array([compound.scaffold for compound in demo.compounds])
     same = scaffold[:, None] == scaffold
     np.fill_diagonal(same, False)
@@ -160,9 +226,7 @@ def test_full_is_calibrated_to_the_real_competition():
         assert rows.std(0).mean() == pytest.approx(spread, rel=0.25), cell_type.name
     values = np.linalg.eigvalsh(y @ y.T)[::-1]  # squared singular values
     assert values[:500].sum() >= 0.99 * values.sum()
-    size = np.array([np.sqrt((y[pairs.train[:, 1] == c] ** 2).mean(1)).mean() for c in range(demo.config.compounds)])
-    assert np.sort(size)[::-1][:4].min() > 6  # the real four strongest: 11.7, 8.7, 8.0, 7.2
+    size = np.array([row_sizes(y[pairs.train[:, 1] == c]).mean() for c in range(demo.config.compounds)])
+    assert_allclose(np.sort(size)[::-1][:5], [11.67, 8.72, 7.95, 7.20, 6.82], rtol=0.3)
     assert np.median(size) < 1.2
-    assert mrrmse(y_true=demo.y_test, y_pred=demo.oracle_test) < 0.8 * mrrmse(
-        y_true=demo.y_test, y_pred=np.zeros_like(demo.y_test)
-    )
+    asked_as_in_the_real_competition(demo)

@@ -67,12 +67,28 @@ def test_effects_have_the_size_that_potency_says_and_level_off(compounds):
     """With gain 1, no stress and one compound of potency 0.2: RMS log fold change about 0.2 over many genes."""
     drugs, rng = drugs_of(compounds), np.random.default_rng(1)
     programs = pharmacology.gene_programs(4000, rng=rng)
-    effect = pharmacology.log_fold_changes(drugs, programs, np.ones(pharmacology.PROGRAMS), gain=1.0, stress_gain=0.0,
-                                         rng=rng)  # fmt: skip
+    effect = pharmacology.log_fold_changes(drugs, programs, np.ones(pharmacology.PROGRAMS), potency=drugs.potency,
+                                         gain=1.0, stress_gain=0.0)  # fmt: skip
     weak = drugs.potency < 0.3
     size = np.sqrt((effect**2).mean(axis=1))
     assert np.median(size[weak] / drugs.potency[weak]) == pytest.approx(1, abs=0.15)
     assert np.abs(effect).max() <= pharmacology.SATURATION
+
+
+def test_a_pathway_answers_as_one():
+    log_gain = np.log(np.arange(1.0, pharmacology.PATHWAYS + 1))
+    answer = pharmacology.answers(log_gain)
+    assert_allclose(answer[1] / answer[0], 2)
+    assert_allclose(answer[pharmacology.PATHWAYS :], answer[: -pharmacology.PATHWAYS])
+    assert_allclose((answer**2).mean(), 1)
+
+
+def test_a_cell_type_sees_about_the_potency_of_each_compound(compounds):
+    """400 compounds: the sd of 0.1 is known to 0.01 (three standard errors), the mean of the log to 0.015."""
+    drugs = drugs_of(compounds)
+    ratio = np.log(pharmacology.exposures(drugs, rng=np.random.default_rng(0)) / drugs.potency)
+    assert ratio.std() == pytest.approx(pharmacology.EXPOSURE, abs=0.011)
+    assert ratio.mean() == pytest.approx(0, abs=0.015)
 
 
 def test_same_seed_same_effects(compounds):

@@ -3,25 +3,27 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from pertcast.de.log10_p import signed_log10_p
 from pertcast.simulate import oracle, pharmacology, plates
 from pertcast.simulate.chemistry import Compound, build_compounds
 from pertcast.types import Floats, Ints
 
-DEMO_VERSION = 1  # raise it with any change of what is simulated: tables made from older demos no longer hold
-DEPTH_SD = 0.25  # sd of the natural log of a well's depth
+DEMO_VERSION = 2  # raise it with any change of what is simulated: tables made from older demos no longer hold
+DEPTH_SD = 0.3  # sd of the natural log of a well's depth
 DONOR_SD = 0.3  # of log expression, per gene and cell type
 PLATE_SD = 0.1
 DISPERSIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.4])  # a gene has one of them
 EXPRESSION_SD = 2.2  # of log expression over genes
-TYPE_SD = 0.7  # of log expression, between cell types
-SILENT = 0.1  # share of programs that do not answer in a cell type
+BRANCH_SD = 0.3  # of log expression, per branch of the lineage tree: types differ by 0.4 to 0.8, measured 0.35 to 0.95
+BRANCH_ANSWER_SD = 0.25  # of the log gain of a pathway, per branch
 PUBLIC_SHARE = 0.39  # of the compounds to predict
-POSITIVE_RANKS = (0.6, 0.95)  # how far up the strong fifth the two positive controls stand in potency
-POTENCY = (0.055, 0.12, 1.6)  # of the weakest compound, where the strong ones begin, of the strongest
-STRONG_SHARE = 0.09  # of the compounds
-STRONG_BEND = 0.7  # below 1: more of the strong ones are very strong
+POSITIVE_RANKS = (0.5, 0.85)  # how far down the strong ones the two positive controls stand in potency
+POTENCY = (0.045, 0.1, 1.6)  # of the weakest compound, where the strong ones begin, of the strongest
+STRONG_SHARE = 0.14  # of the compounds: 20 of 146 are outliers in the real table
+STRONG_BEND = 1.7  # above 1: few of the strong ones are very strong
+KNOWN_STRONG = 0.2  # share of strong ones in the rare types' known compounds, beside the positive controls
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,16 @@ class CellType:
     """One cell type and how it answers. Calibrated to the real competition's scales."""
 
     name: str
+    lineage: tuple[str, ...]  # its ancestors: what cell types differ in is summed along their branches
     depth: float  # expected counts per gene in a control well of median depth
     gain: float  # answer of its programs
     stress: float  # answer of the stress program
     loss: float  # cells lost: natural log of the depth, per unit of potency
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches of the lineage tree that lead to it, its own the last."""
+        return (*self.lineage, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,12 @@ class DemoConfig:
 
 
 CELL_TYPES = (
-    CellType("NK cells", depth=15, gain=2.2, stress=0.20, loss=1.8),
-    CellType("T cells CD4+", depth=30, gain=2.3, stress=0.06, loss=1.15),
-    CellType("T cells CD8+", depth=15, gain=2.1, stress=0.03, loss=0.1),
-    CellType("T regulatory cells", depth=15, gain=2.2, stress=0.18, loss=1.75),
-    CellType("B cells", depth=15, gain=3.7, stress=0.26, loss=1.3),
-    CellType("Myeloid cells", depth=15, gain=3.75, stress=0.30, loss=1.6),
+    CellType("NK cells", ("lymphoid", "T and NK"), depth=15, gain=2.7, stress=0.29, loss=2),
+    CellType("T cells CD4+", ("lymphoid", "T and NK", "T"), depth=30, gain=3, stress=0.08, loss=1.25),
+    CellType("T cells CD8+", ("lymphoid", "T and NK", "T"), depth=15, gain=2.6, stress=0.03, loss=0.1),
+    CellType("T regulatory cells", ("lymphoid", "T and NK", "T"), depth=15, gain=2.7, stress=0.31, loss=2),
+    CellType("B cells", ("lymphoid",), depth=15, gain=2.8, stress=0.25, loss=1.5),
+    CellType("Myeloid cells", ("myeloid", "monocytes"), depth=15, gain=3.1, stress=0.3, loss=1.7),
 )
 _NK, _CD4, _CD8, _TREG, _B, _MYELOID = CELL_TYPES
 SIZES = {
@@ -66,7 +74,7 @@ SIZES = {
         plates=1, dmso_wells=8, positive_wells=4,
     ),
     "small": DemoConfig(
-        genes=1000, compounds=60, cell_types=CELL_TYPES, rare=2, known=8, missing=(0, 0, 1, 0, 0, 1),
+        genes=1000, compounds=100, cell_types=CELL_TYPES, rare=2, known=17, missing=(0, 0, 1, 0, 0, 1),
         plates=2, dmso_wells=8, positive_wells=8,
     ),
     "full": DemoConfig(
@@ -142,14 +150,15 @@ def potencies(n: int) -> Floats:
 def choose_pairs(config: DemoConfig, potency: Floats, compounds, *, rng: np.random.Generator) -> Pairs:
     """Choose controls, known compounds of the rare types, lost pairs and the public half.
 
-    As in the real competition the known compounds are a strong selection, and lost pairs are those of strong compounds.
+    As in the real competition the known compounds are a strong selection (there, four of the five largest effects), so
+    that the rows to predict are weaker than those shown; lost pairs are those of strong compounds.
     """
     n = config.compounds
     ranked = np.argsort(-potency, kind="stable")
-    strong = ranked[: max(3, round(0.14 * n))]
+    strong = ranked[: max(3, round(STRONG_SHARE * n))]
     positive = np.sort(strong[[int(len(strong) * rank) for rank in POSITIVE_RANKS]])
     left = [c for c in strong if c not in positive]
-    known_strong = [c for i, c in enumerate(left) if i % 3 != 1][: round(0.3 * (config.known - 2))]
+    known_strong = [c for i, c in enumerate(left) if i != 2][: round(KNOWN_STRONG * (config.known - 2))]
     weak = rng.permutation(ranked[len(strong) :])
     known = np.concatenate([positive, known_strong, weak])[: config.known].astype(int)
     to_predict = np.setdiff1d(np.arange(n), known)
@@ -174,16 +183,22 @@ class _Biology:
 
     programs: pharmacology.Programs
     expression: Floats  # (g,)  log
+    branches: dict[str, tuple[Floats, Floats]]  # what each adds to log expression (g,) and to log gains (pathways,)
     dispersion: Floats  # (g,)
     plate: Floats  # (plates, g)  log
 
     @classmethod
     def draw(cls, config: DemoConfig, *, rng: np.random.Generator) -> "_Biology":
         g = config.genes
+        names = dict.fromkeys(name for cell in config.cell_types for name in cell.branches)
         return cls(
             programs=pharmacology.gene_programs(g, rng=rng),
-            expression=EXPRESSION_SD * rng.normal(size=g),
-            dispersion=rng.choice(DISPERSIONS, g),
+            expression=EXPRESSION_SD * rng.permutation(stats.norm.ppf((np.arange(g) + 0.5) / g)),
+            branches={
+                name: (BRANCH_SD * rng.normal(size=g), BRANCH_ANSWER_SD * rng.normal(size=pharmacology.PATHWAYS))
+                for name in names
+            },
+            dispersion=rng.permutation(np.resize(DISPERSIONS, g)),
             plate=PLATE_SD * rng.normal(size=(config.donors * config.plates, g)),
         )
 
@@ -197,16 +212,18 @@ def _one_cell_type(config: DemoConfig, number: int, drugs, pairs: Pairs, biology
     wells = plates.lay_out(pairs.positive, others, donors=config.donors, plates=config.plates,
                            dmso_wells=config.dmso_wells, positive_wells=config.positive_wells)  # fmt: skip
     wells = wells.without(np.setdiff1d(np.arange(config.compounds), measured))
-    answer = pharmacology.answers(silent=SILENT, rng=rng)
-    effects = pharmacology.log_fold_changes(drugs, biology.programs, answer, gain=cell.gain, stress_gain=cell.stress,
-                                          rng=rng)  # fmt: skip
-    base = biology.expression + TYPE_SD * rng.normal(size=config.genes)
+    branches = [biology.branches[name] for name in cell.branches]
+    expression, log_gain = (np.sum(parts, axis=0) for parts in zip(*branches, strict=True))
+    potency = pharmacology.exposures(drugs, rng=rng)
+    effects = pharmacology.log_fold_changes(drugs, biology.programs, pharmacology.answers(log_gain), potency=potency,
+                                          gain=cell.gain, stress_gain=cell.stress)  # fmt: skip
+    base = biology.expression + expression
     donor = DONOR_SD * rng.normal(size=(config.donors, config.genes))
     log_mean = base + donor[wells.donor] + biology.plate[wells.plate]  # (n, g)
     treated = np.flatnonzero(wells.compound != plates.DMSO)
     log_mean[treated] += effects[wells.compound[treated]]
     depth = np.full(len(wells), np.log(cell.depth * config.genes))
-    depth[treated] -= cell.loss * drugs.potency[wells.compound[treated]]
+    depth[treated] -= cell.loss * potency[wells.compound[treated]]
     top = log_mean.max(axis=1, keepdims=True)
     log_mean += depth[:, None] - top - np.log(np.exp(log_mean - top).sum(axis=1, keepdims=True))
     y = plates.measure(log_mean, biology.dispersion, depth_sd=DEPTH_SD, rng=rng)

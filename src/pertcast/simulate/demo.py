@@ -27,7 +27,7 @@ FILES = (
 def write_demo(out: Path, *, size: str = "small", seed: int = 0) -> dict[str, object]:
     """Simulate a competition and write its folder, whole or not at all. Same size and seed, same bytes.
 
-    size      tiny (60 genes x 12 compounds x 4 cell types), small (1,000 x 60 x 6) or full (the real competition's
+    size      tiny (60 genes x 12 compounds x 4 cell types), small (1,000 x 100 x 6) or full (the real competition's
               614 + 255 rows x 18,211 genes and its sparsity)
     returns   what `truth.json` says: floors and ceiling of the MRRMSE, and what was planted
     Raises InputError for an unknown size, or where `out` holds anything but an older demo.

@@ -13,13 +13,14 @@ from pertcast.simulate.chemistry import SCAFFOLDS, SUBSTITUENTS, Compound, colum
 from pertcast.types import Floats, Ints
 
 PROGRAMS = 40
+PATHWAYS = 8  # program k belongs to pathway k % PATHWAYS; a cell type answers with a whole pathway, more or less
 MECHANISMS = 14  # 2 i and 2 i + 1 are agonists and antagonists of the same programs
 PROGRAMS_PER_MECHANISM = 5
 DENSITY = 0.12  # share of genes that a program touches
 STRESS_DENSITY = 0.5  # the stress program is broad: strong compounds move most genes
 SECOND = 0.4  # weight of the second mechanism
 OWN = 0.35  # weight of what a compound does for no reason that its structure shows
-CONTEXT = 0.2  # sd of a program's answer to a compound in one cell type, beside the type's own answer
+EXPOSURE = 0.1  # sd of the natural log of how much of a compound reaches its targets in one cell type
 EXCEPTION = 0.1  # share of left substituents that turn an agonist to an antagonist, and back
 CLIFF = 0.5  # sd of log potency that the parts do not explain, against 1 for scaffold and substituents together
 SATURATION = 2.5  # log fold changes level off here
@@ -86,20 +87,29 @@ def gene_programs(genes: int, *, rng: np.random.Generator) -> Programs:
     return Programs(loadings, stress)
 
 
-def answers(*, silent: float, rng: np.random.Generator) -> Floats:
-    """Draw how strongly one cell type's programs answer: (k,), a share of them not at all, RMS 1 else."""
-    answer = np.exp(rng.normal(0, 0.3, PROGRAMS)) * (rng.random(PROGRAMS) >= silent)
+def answers(log_gain: Floats) -> Floats:
+    """Return how strongly one cell type's programs answer, given the log gains of its pathways: (pathways,) -> (k,).
+
+    The RMS is 1.
+    """
+    answer = np.exp(log_gain)[np.arange(PROGRAMS) % PATHWAYS]
     return answer / np.sqrt(np.mean(answer**2))
 
 
-def log_fold_changes(drugs: Pharmacology, programs: Programs, answer: Floats, *, gain: float, stress_gain: float,
-                     rng: np.random.Generator) -> Floats:  # fmt: skip
+def exposures(drugs: Pharmacology, *, rng: np.random.Generator) -> Floats:
+    """Draw the potency that each compound has in one cell type: (c,). Cells differ in what they take up and expel."""
+    return drugs.potency * np.exp(EXPOSURE * rng.normal(size=len(drugs.potency)))
+
+
+def log_fold_changes(drugs: Pharmacology, programs: Programs, answer: Floats, *, potency: Floats, gain: float,
+                     stress_gain: float) -> Floats:  # fmt: skip
     """Return the planted effects in one cell type: (c, g) natural-log fold changes.
 
-    gain, stress_gain  how strongly the cell type answers with its programs, and with the stress program
+    answer             (k,)  of each program
+    potency            (c,)  in this cell type
+    gain, stress_gain        how strongly the cell type answers with its programs, and with the stress program
     """
-    context = 1 + CONTEXT * rng.normal(size=drugs.activity.shape)
-    specific = (drugs.activity * answer * context) @ programs.loadings  # (c, g)
+    specific = (drugs.activity * answer) @ programs.loadings  # (c, g)
     shared = drugs.stress[:, None] * programs.stress  # (c, g)
-    effect = drugs.potency[:, None] * (gain * specific + stress_gain * shared)
+    effect = potency[:, None] * (gain * specific + stress_gain * shared)
     return SATURATION * np.tanh(effect / SATURATION)
