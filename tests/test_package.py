@@ -42,16 +42,18 @@ def test_every_import_is_in_the_requirements():
     assert imported == {re.match(r"[\w-]+", name).group() for name in declared}
 
 
-def test_the_wheel_carries_recipes_and_the_command(tmp_path):
+def test_the_wheel_carries_recipes_and_what_the_app_shows(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("pertcast-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    recipes = Path(pertcast.__file__).parent / "recipes"
-    for path in recipes.rglob("*.toml"):
-        assert f"pertcast/recipes/{path.relative_to(recipes).as_posix()}" in names
+    package = Path(pertcast.__file__).parent
+    bundled = [path for path in (package / "app" / "bundled").rglob("*") if path.is_file()]
+    assert bundled
+    for path in (*(package / "recipes").rglob("*.toml"), *bundled):
+        assert path.relative_to(package.parent).as_posix() in names
     assert not [name for name in names if name.startswith(("tests", "notebooks", "data"))]
 
 
