@@ -18,10 +18,10 @@ FAMILIES = {
 GENES = 30
 
 
-def network(name: str, *, genes: int = GENES, codes: int = 0, above: bool = False, seed: int = 0) -> MaskedNet:
-    torch.manual_seed(seed)
+def network(name: str, *, genes: int = GENES, codes: int = 0, above: bool = False, zeros: bool = False) -> MaskedNet:
+    torch.manual_seed(0)
     start = {"mean": torch.rand(genes), "rise": torch.rand(genes), "spread": torch.ones(genes)}
-    net = MaskedNet(MaskedNetSizes(**FAMILIES[name]), **start, above=above, codes=codes)
+    net = MaskedNet(MaskedNetSizes(**FAMILIES[name]), **start, zeros=zeros, above=above, codes=codes)
     for parameter in net.parameters():  # outputs begin at zero: stir them
         with torch.no_grad():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -95,7 +95,9 @@ def test_an_untrained_network_says_what_it_starts_from():
     x, hidden = cells()
     mean, rise = torch.rand(GENES), torch.rand(GENES) + 0.1
     for above in (False, True):
-        net = MaskedNet(MaskedNetSizes(), mean=mean, rise=rise, spread=torch.ones(GENES), above=above).eval()
+        net = MaskedNet(
+            MaskedNetSizes(), mean=mean, rise=rise, spread=torch.ones(GENES), zeros=False, above=above
+        ).eval()
         least = torch.where(hidden | (x == 0), torch.inf, x).amin(1, keepdim=True)
         want = least + rise if above else mean.expand_as(x)
         assert_allclose(tell(net, x, hidden).detach(), want, rtol=1e-4, atol=1e-5)

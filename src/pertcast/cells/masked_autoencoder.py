@@ -111,7 +111,7 @@ class MaskedAutoencoder:
         x, y = as_log1p(train), as_log1p(valid.select(cells.genes))
         above = not hiding.zeros and has_single_counts(x)
         with seeded(seed):
-            self.net = MaskedNet(self.config, **start_of(x, zeros=hiding.zeros), above=above, codes=len(self.known))
+            self.net = self._network(start_of(x, zeros=hiding.zeros), above=above)
         data, held = rows_of(x, self._codes(train)), rows_of(y, self._codes(valid), fixed_hidden(y, hiding, seed))
         self.history, kept, settings = [], None, self.config.training
         if checkpoint is not None:
@@ -187,10 +187,13 @@ class MaskedAutoencoder:
         self.moved, self.missed, self.halves = (arrays.pop(name) for name in ("moved", "missed", "halves"))
         weights = {name.removeprefix("net."): torch.tensor(value) for name, value in arrays.items()}
         start = {name: weights[name] for name in ("mean", "rise", "spread")}
-        self.net = MaskedNet(self.config, **start, above=facts["above"], codes=len(self.known))
+        self.net = self._network(start, above=facts["above"])
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)
         return self
+
+    def _network(self, start: Mapping[str, Tensor], *, above: bool) -> MaskedNet:
+        return MaskedNet(self.config, **start, zeros=self.config.hiding.zeros, above=above, codes=len(self.known))
 
     def _difference(self, x: Floats, condition: str) -> Floats:
         """What the network adds to cells (n, g) when it is told the condition in place of none: (n, g)."""

@@ -123,7 +123,7 @@ def tell(net: MaskedNet, x: Floats, hidden: np.ndarray, *, depth: Tensor | None 
     """
     device, parts = net.mean.device, []
     for rows in _blocks(len(x)):
-        mask = torch.from_numpy(hidden[rows]).to(device)
+        mask = torch.tensor(hidden[rows], device=device)
         visible = torch.from_numpy(x[rows]).to(device).masked_fill(mask, 0.0)
         told = facts_of(visible, mask, net.mean)
         if depth is not None:

@@ -40,24 +40,27 @@ class MaskedNetSizes(Config):
 class MaskedNet(nn.Module):
     """Expected values of all genes from the visible ones: (n, g) -> (n, g).
 
-    A hidden gene is told apart from one that was observed to be 0: by a channel of its own, or a token (S001-02). The
-    output is a start plus what the body adds, which begins at nothing. Of counts on a log scale the start is what a
-    single count would be in that cell, which its smallest visible value shows, and a softplus above it: no expressed
-    gene lies below. Of other values it is the gene's mean, and a line through the facts of the cell.
+    Hidden genes, genes that were observed to be 0 and the others are told apart by channels of their own, or tokens
+    (S001-02); values go in as standard deviations from their gene's mean. Where zeros may be hidden, too, a zero is a
+    value like all others. The output is a start plus what the body adds, which begins at nothing. Of counts on a log
+    scale the start is what a single count would be in that cell, which its smallest visible value shows, and a softplus
+    above it: no expressed gene lies below. Of other values it is the gene's mean, and a line through the cell's facts.
 
     mean      (g,)  of each gene over the training entries that may be hidden
     rise      (g,)  the same, of what lies above a single count of the cell
-    spread    (g,)  standard deviation of these entries; inputs are divided by it
+    spread    (g,)  standard deviation of these entries
+    zeros     whether zeros are values that may be hidden
     above     whether values start at a single count
     codes     number of conditions; 0: cells are told none
     """
 
     def __init__(
-        self, sizes: MaskedNetSizes, *, mean: Tensor, rise: Tensor, spread: Tensor, above: bool, codes: int = 0
-    ) -> None:
+        self, sizes: MaskedNetSizes, *, mean: Tensor, rise: Tensor, spread: Tensor, zeros: bool, above: bool,
+        codes: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         genes, facts = len(mean), FACTS * sizes.depth
-        self.depth, self.above, self.codes = sizes.depth, above and sizes.depth, codes
+        self.depth, self.zeros, self.above, self.codes = sizes.depth, zeros, above and sizes.depth, codes
         self.register_buffer("mean", mean)
         self.register_buffer("rise", rise)
         self.register_buffer("spread", spread)
@@ -80,7 +83,10 @@ class MaskedNet(nn.Module):
         if self.codes:
             row = torch.full((len(visible),), -1, device=visible.device) if code is None else code
             told = torch.cat([told, F.one_hot(row + 1, self.codes + 1)[:, 1:].to(told)], dim=1)
-        out = line + self.body(visible / self.spread, hidden, told)
+        centre = facts[:, :1] + self.rise if self.above else self.mean
+        seen = ~hidden if self.zeros else visible > 0
+        values = torch.where(seen, (visible - centre) / self.spread, 0.0)
+        out = line + self.body(values, hidden, seen, told)
         return facts[:, :1] + F.softplus(out) if self.above else out
 
     @staticmethod
@@ -105,7 +111,7 @@ def facts_of(visible: Tensor, hidden: Tensor, mean: Tensor) -> Tensor:
 
 
 class MirroredBody(nn.Module):
-    """Autoencoder: values and mask in, widths of `hidden` down to the last, and the same widths back up.
+    """Autoencoder: values, hidden and seen genes in, widths of `hidden` down to the last, and the same widths back up.
 
     With one width it is the published network of one hidden layer, mask channel aside.
     """
@@ -114,7 +120,7 @@ class MirroredBody(nn.Module):
         super().__init__()
         widths = [*sizes.hidden, *sizes.hidden[-2::-1]]
         self.values = nn.Linear(genes, widths[0])
-        self.mask = nn.Linear(genes, widths[0], bias=False)
+        self.mask, self.seen = (nn.Linear(genes, widths[0], bias=False) for _ in range(2))
         self.told = nn.Parameter(torch.randn(told, widths[0]) / 4)
         act = {"gelu": nn.GELU, "relu": nn.ReLU}[sizes.activation]
         layers: list[nn.Module] = [act(), nn.Dropout(sizes.dropout)]
@@ -125,8 +131,8 @@ class MirroredBody(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, visible: Tensor, hidden: Tensor, told: Tensor) -> Tensor:
-        h = self.values(visible) + self.mask(hidden.to(visible)) + told @ self.told
+    def forward(self, values: Tensor, hidden: Tensor, seen: Tensor, told: Tensor) -> Tensor:
+        h = self.values(values) + self.mask(hidden.to(values)) + self.seen(seen.to(values)) + told @ self.told
         return self.out(self.layers(h))
 
 
@@ -141,7 +147,7 @@ class GeneTokenBody(nn.Module):
         super().__init__()
         d, self.heads, self.dropout = sizes.width, sizes.heads, sizes.dropout
         self.identity, self.value = (nn.Parameter(torch.randn(genes, d) / d**0.5) for _ in range(2))
-        self.mask = nn.Parameter(torch.randn(d) / d**0.5)
+        self.mask, self.seen = (nn.Parameter(torch.randn(d) / d**0.5) for _ in range(2))
         self.landmark = nn.Parameter(torch.randn(sizes.landmarks, d))
         self.told = nn.Parameter(torch.randn(told, d) / 4)
         self.read, self.write = CrossAttention(d, sizes.heads), CrossAttention(d, sizes.heads)
@@ -152,8 +158,9 @@ class GeneTokenBody(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.out = nn.Parameter(torch.zeros(genes, d))
 
-    def forward(self, visible: Tensor, hidden: Tensor, told: Tensor) -> Tensor:
-        tokens = self.identity + visible[..., None] * self.value + hidden[..., None] * self.mask  # (n, g, d)
+    def forward(self, values: Tensor, hidden: Tensor, seen: Tensor, told: Tensor) -> Tensor:
+        tokens = self.identity + values[..., None] * self.value  # (n, g, d)
+        tokens = tokens + hidden[..., None] * self.mask + seen[..., None] * self.seen
         marks = self.landmark + (told @ self.told)[:, None]  # (n, l, d)
         marks = self.blocks(marks + self.read(marks, tokens))
         back = self.norm(self.write(tokens, marks))  # (n, g, d)
