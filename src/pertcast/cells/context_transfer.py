@@ -30,9 +30,10 @@ class ContextTransferConfig(Config):
 class ContextTransfer:
     """Counts of untreated cells, moved to the gene means that other contexts predict.
 
-    Mean: a Gaussian process over contexts blended with the nearest ones, held back where effects are no larger than
-    noise. Cells: molecules are thinned out, or added from a negative binomial as
-    dispersed as the treated cells of training. Values that are log1p of counts are turned to counts and back.
+    Mean: other contexts stand for a context as far as their untreated means make up its own, and as they are near;
+    it moves as they do on a scale between folds and differences, less where that is no more than noise. Cells:
+    molecules are thinned out, or added from a negative binomial as dispersed as the treated cells of training. Values
+    that are log1p of counts are turned to counts and back.
     """
 
     def __init__(self, config: ContextTransferConfig):

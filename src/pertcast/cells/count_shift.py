@@ -74,7 +74,7 @@ class CountShift:
 
     def parts(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Arrays and facts, for saving; the genes are the owner's."""
-        arrays = {"centre": self.means.centre, "control_total": self.control_total}
+        arrays = {"centre": self.means.centre, "error": self.means.error, "control_total": self.control_total}
         arrays |= {f"control_{part}": getattr(self.control, part) for part in PARTS}
         for number, (condition, known) in enumerate(self.means.measured.items()):
             arrays |= {f"{number}.{name}": np.asarray(getattr(known, name)) for name in Measured.__slots__}
@@ -98,7 +98,7 @@ class CountShift:
         total = arrays["control_total"]
         control = csr_array(tuple(arrays[f"control_{part}"] for part in PARTS), shape=(len(total), len(genes)))
         return cls(
-            genes, facts["totals"], ContextMeans(tuple(facts["contexts"]), arrays["centre"], measured),
+            genes, facts["totals"], ContextMeans(tuple(facts["contexts"]), arrays["centre"], arrays["error"], measured),
             {condition: arrays[f"{number}.dispersion"] for number, condition in numbered},
             control, total, np.array(facts["control_context"], dtype=object),
         )  # fmt: skip

@@ -18,7 +18,9 @@ LENGTH = 1.0  # of the covariance between contexts, in median distances
 NEAR = 0.3  # the same of the weights that look at the nearest contexts only
 TRUST = 20.0  # cells at which a context counts half among the near ones
 BLEND = 0.5  # share of the near-sighted weights beside those of the process
-FADES = 0.2  # of the difference between a context's untreated means and its neighbours'
+POWER = 1 / 3  # of rates, for transfer: folds explode where a gene was silent, differences where it is abundant
+PULL = 3.0  # of those weights on the regressed ones, in mean squares of a context's untreated means
+SEEN = 0.1  # log mean from which a gene tells how contexts compare
 TOLD_APART_BY = 100  # genes whose means differ most between contexts: distances are taken over them
 CERTAIN = 3.0  # standard deviations from which a gene's shifts are taken as they are
 
@@ -40,6 +42,7 @@ class ContextMeans:
 
     contexts: tuple[str, ...]
     centre: Floats  # (c, g)
+    error: Floats  # (c, g)  standard errors of those
     measured: Mapping[str, Measured]
 
     @classmethod
@@ -62,35 +65,50 @@ class ContextMeans:
                 ]
                 detected = is_detected(y, *rows, seed=seed)
                 measured[condition] = _measured(known, contexts, groups, sides, detected)
-        centre = np.array([groups[name][0] for name in contexts]).reshape(len(contexts), y.shape[1])
-        return cls(contexts, centre, measured)
+        rows = [(mean, np.sqrt(variance / n)) for mean, variance, n in groups.values()]
+        centre, error = np.array(rows).reshape(len(contexts), 2, y.shape[1]).swapaxes(0, 1)
+        return cls(contexts, centre, error, measured)
 
     def shift(self, condition: str, context: str) -> Floats:
         """Predict what a condition adds to the gene means of a context: (g,).
 
-        Measured there: that shift. Elsewhere: a blend of a Gaussian process over contexts and of the nearest ones, less
-        a part of what sets this context's untreated means apart from its neighbours': strongly induced genes end at
-        like levels, and means of few cells are noisy. Unknown context: the mean over contexts. Shifts are held back
-        gene by gene where they are no more than noise, and a condition that does not exceed it shifts nothing.
+        Measured there: that shift. Elsewhere: the shift that other contexts show on a scale between folds and
+        differences, each as it takes part in a regression of this context's untreated means on theirs, and less what
+        of those means is chance. Unknown context: the mean over contexts. Shifts are held back gene by gene where they
+        are no more than noise, and a condition that does not exceed it shifts nothing.
         """
         known = self.measured[condition]
         if not known.detected:
             return np.zeros(self.centre.shape[1])
-        shifts = _held_back(known) * known.shift
+        held_back = _held_back(known)
         if context not in self.contexts:
-            return _even(known.cells) @ shifts
+            return held_back * (_even(known.cells) @ known.shift)
         number = self.contexts.index(context)
         if number in known.contexts:
-            return shifts[list(known.contexts).index(number)]
-        return self._blend(known, shifts, number)
+            return held_back * known.shift[list(known.contexts).index(number)]
+        near, weights = self._weights(known, number)
+        return held_back * self._transferred(known, weights, number) - self._chance(known, near, number)
 
-    def _blend(self, known: Measured, shifts: Floats, context: int) -> Floats:
-        """Shift of a context where the condition was not measured: (g,)."""
+    def _weights(self, known: Measured, context: int) -> tuple[Floats, Floats]:
+        """Weights of measured contexts: by nearness alone, and those by which they stand for this one: both (m,)."""
         distance = self._distances(np.append(known.contexts, context))
         near = _near_sighted(distance[-1, :-1], known.cells)
-        weights = (1 - BLEND) * _far_sighted(distance, known.cells) + BLEND * near
+        expected = (1 - BLEND) * _far_sighted(distance, known.cells) + BLEND * near
+        return near, _regressed(self.centre[known.contexts], self.centre[context], expected, known.cells)
+
+    def _transferred(self, known: Measured, weights: Floats, context: int) -> Floats:
+        """Shift of a context that moves, on the scale of transfer, as others do together: (g,)."""
+        before, own = self.centre[known.contexts], self.centre[context]
+        moved = _transfer_scale(own) + weights @ (_transfer_scale(before + known.shift) - _transfer_scale(before))
+        return np.log1p(np.maximum(moved, 0) ** (1 / POWER)) - own
+
+    def _chance(self, known: Measured, near: Floats, context: int) -> Floats:
+        """What sets a context's untreated means apart from its neighbours', at most their standard error: (g,).
+
+        Treated cells are other cells: they do not share the chance in the means of the untreated ones.
+        """
         apart = self.centre[context] - near @ self.centre[known.contexts]
-        return weights @ shifts - FADES * apart
+        return np.clip(apart, -self.error[context], self.error[context])
 
     def _distances(self, numbers: Ints) -> Floats:
         """Squared distances between the centres of some contexts: (m, m)."""
@@ -124,6 +142,26 @@ def _near_sighted(distance: Floats, cells: Floats) -> Floats:
     unit = max(float(np.median(distance)), 1e-12)
     near = np.exp(-(distance - distance.min()) / (2 * NEAR**2 * unit)) * cells / (cells + TRUST)
     return near / near.sum()
+
+
+def _regressed(others: Floats, own: Floats, expected: Floats, cells: Floats) -> Floats:
+    """Weights (m,) by which means of other contexts (m, g) make up those of one (g,); ridge towards expected ones.
+
+    Genes are the samples. What few cells tell is pulled harder. Source: synthetic controls, Abadie et al. 2010,
+    doi:10.1198/jasa.2009.ap08746, with a ridge in place of their constraints.
+    """
+    seen = others.max(axis=0) > SEEN
+    if not seen.any():
+        return expected
+    x, y = _transfer_scale(others[:, seen]), _transfer_scale(own[seen])
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    square = x @ x.T
+    pull = PULL * np.trace(square) / len(square) * (1 + FEW_CELLS / cells)
+    return np.linalg.solve(square + np.diag(pull) + 1e-9 * np.eye(len(square)), x @ y + pull * expected)
+
+
+def _transfer_scale(log_mean: Floats) -> Floats:
+    return np.expm1(np.maximum(log_mean, 0)) ** POWER
 
 
 def _even(cells: Floats) -> Floats:
