@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from pertcast.cell_runs import Columns
 from pertcast.cell_verbs import cell_recipe, read_for
@@ -16,7 +16,7 @@ from pertcast.cells.masked_autoencoder import NAME
 from pertcast.cells.masked_scores import seen_genes
 from pertcast.cells.registry import build
 from pertcast.cells.seen import measured_contexts
-from pertcast.cells.trajectory import Change, roll_out
+from pertcast.cells.trajectory import Change, VirtualCell, roll_out
 from pertcast.errors import InputError, several, unknown
 from pertcast.io.atomic import write_json
 from pertcast.nn.fit import Progress
@@ -29,8 +29,15 @@ ASKED = 200  # untreated cells that genes are raised in, at most
 HIGH = 0.95  # quantile of a gene's values above 0 that it is raised to
 MOST_RAISED, MOST_CHANGED = 50, 100
 BINS, DRAWS = 10, 1000  # of mean expression; permutations within them
-TOGETHER = "all together"
-COLUMNS = ("rank correlation", "p", f"AUC of the {MOST_RAISED} most raised", f"sign of the {MOST_CHANGED} most changed")
+STEPS = 10  # of a trajectory
+NEAR, CONTROLS = 100, 3  # genes of like expression on either side that may stand in for one; how often they do
+TOGETHER, OTHERS = "all together", "masked-autoencoder, other genes raised"
+COLUMNS = (
+    "rank correlation within bins",
+    "p",
+    f"AUC of the {MOST_RAISED} most raised",
+    f"sign of the {MOST_CHANGED} most changed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,13 @@ class Knowledge:
             for who, values in found.items()
         ]
         note = (
-            f"Genes raised in {self.asked} untreated cells; the model was trained on {self.trained:,} cells, "
+            f"Genes raised in {self.asked} untreated cells by a model that was trained on {self.trained:,} cells, "
             f"{self.treated:,} of them treated. Its effects on {self.genes:,} other genes are compared with what "
-            f"'{self.condition}' really changed, contexts balanced: Spearman correlation, its one-sided p over "
-            f"{DRAWS:,} permutations among genes of like expression, area under the curve and sign (chance: 0, 0.5, "
-            "0.5). Co-expression is the correlation with the raised gene over untreated cells, together their mean."
+            f"'{self.condition}' really changed, contexts balanced: rank correlation among genes of like expression and "
+            f"its one-sided p over {DRAWS:,} permutations, area under the curve and sign (chance: 0, 0.5, 0.5). Effects "
+            "are ranked in standard deviations of their gene. Co-expression is the correlation with the raised gene "
+            f"over untreated cells; other genes are of like expression, drawn {CONTROLS} times: what the model says "
+            "whatever is raised."
         )
         return Table(f"What follows from raised genes, and what {self.condition} does", note, COLUMNS, tuple(lines))
 
@@ -114,46 +123,69 @@ def true_change(logs: Cells, condition: str, contexts: Sequence[str]) -> Floats:
 
 
 def _compared(
-    model: object, asked: Cells, untreated: Cells, true: Floats, genes: Sequence[str], *, seed: int
+    model: VirtualCell, asked: Cells, untreated: Cells, true: Floats, genes: Sequence[str], *, seed: int
 ) -> dict[str, dict[str, tuple[float, ...]]]:
-    columns = [untreated.genes.index(gene) for gene in genes]
+    """Score every raised gene, all of them together, and in their place genes of like expression drawn at random."""
     x = untreated.x.toarray()
-    tops = [float(np.quantile(x[:, j][x[:, j] > 0], HIGH)) if (x[:, j] > 0).any() else 1.0 for j in columns]
-    rises = [Change(gene, top) for gene, top in zip(genes, tops, strict=True)]
-    others = np.setdiff1d(np.arange(x.shape[1]), columns)
-    bins = np.minimum(BINS - 1, rankdata(x.mean(axis=0)[others]) * BINS // (len(others) + 1)).astype(int)
-    with_gene = np.nan_to_num([_correlations(x, j) for j in columns])
-    questions = {gene: ([rise], [k]) for k, (gene, rise) in enumerate(zip(genes, rises, strict=True))}
+    columns = [untreated.genes.index(gene) for gene in genes]
+    others, mean = np.setdiff1d(np.arange(x.shape[1]), columns), x.mean(axis=0)
+    bins = np.minimum(BINS - 1, (rankdata(mean[others]) - 1) * BINS // len(others)).astype(int)
+    spread, with_gene = np.maximum(x.std(axis=0), 1e-6), np.nan_to_num([_correlations(x, j) for j in columns])
+    questions = {gene: [k] for k, gene in enumerate(genes)}
     if len(genes) > 1:
-        questions[TOGETHER] = (rises, list(range(len(genes))))
+        questions[TOGETHER] = list(range(len(genes)))
+    like = _like(mean, columns, np.random.default_rng(seed))
     found = {}
-    for name, (changes, which) in questions.items():
-        said = roll_out(model, asked, changes, steps=10).effect()[-1].mean(axis=0)
-        told = {NAME: said, "co-expression": with_gene[which].mean(axis=0)}
-        found[name] = {who: scores(values[others], true[others], bins, seed=seed) for who, values in told.items()}
+    for name, which in questions.items():
+        said = {NAME: [columns[k] for k in which], **{f"{OTHERS} {n}": [one[k] for k in which] for n, one in like}}
+        told = {who: _effect(model, asked, x, raised) / spread for who, raised in said.items()}
+        told["co-expression"] = with_gene[which].mean(axis=0)
+        scored = {who: scores(values[others], true[others], bins, seed=seed) for who, values in told.items()}
+        drawn = [scored.pop(f"{OTHERS} {n}") for n, _ in like]
+        found[name] = {**scored, OTHERS: tuple(np.mean(drawn, axis=0).tolist())}
     return found
+
+
+def _effect(model: VirtualCell, asked: Cells, x: Floats, columns: Sequence[int]) -> Floats:
+    """Mean effect on every gene of raising some columns to a high value of theirs: (g,)."""
+    changes = []
+    for j in columns:
+        expressed = x[:, j][x[:, j] > 0]
+        changes.append(Change(asked.genes[j], float(np.quantile(expressed, HIGH)) if len(expressed) else 1.0))
+    return roll_out(model, asked, changes, steps=STEPS).effect()[-1].mean(axis=0)
+
+
+def _like(mean: Floats, columns: Sequence[int], rng: np.random.Generator) -> list[tuple[int, list[int]]]:
+    """In place of each column another one of like mean, several times: (number, columns)."""
+    order = np.argsort(mean, kind="stable")
+    place, taken = np.argsort(order), set(columns)
+    near = [[j for j in order[max(0, place[c] - NEAR) : place[c] + NEAR + 1] if j not in taken] for c in columns]
+    return [(n, [int(rng.choice(one)) for one in near]) for n in range(CONTROLS)]
 
 
 def scores(said: Floats, true: Floats, bins: Ints, *, seed: int) -> tuple[float, ...]:
     """Compare what is said of genes (g,) with what is true (g,): the numbers of COLUMNS.
 
-    bins  (g,)  genes are permuted within
+    bins  (g,)  genes are ranked, and permuted, within
     """
-    rank = float(spearmanr(said, true).statistic) if np.ptp(said) > 0 else 0.0
-    rng, a, b = np.random.default_rng(seed), rankdata(said), rankdata(true)
-    order, a = np.argsort(bins, kind="stable"), a - a.mean()
-    norm = max(float(np.linalg.norm(a) * np.linalg.norm(b - b.mean())), 1e-12)
-    sizes = np.cumsum(np.bincount(bins))[:-1]
-    above = 0
-    for _ in range(DRAWS):
-        mixed = np.concatenate([rng.permutation(part) for part in np.split(b[order], sizes)])
-        above += float(a[order] @ mixed) / norm >= rank
+    order = np.argsort(bins, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(bins))[:-1])
+    a, b = (np.concatenate([_centred_ranks(values[part]) for part in parts]) for values in (said, true))
+    norm, rng = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12), np.random.default_rng(seed)
+    rank, sizes = float(a @ b) / norm, np.cumsum([len(part) for part in parts])[:-1]
+    mixed = (np.concatenate([rng.permutation(part) for part in np.split(b, sizes)]) for _ in range(DRAWS))
+    above = sum(float(a @ one) / norm >= rank for one in mixed)
     raised = np.zeros(len(true), bool)
     raised[np.argsort(-true, kind="stable")[:MOST_RAISED]] = True
     inside, outside = int(raised.sum()), int((~raised).sum())
     auc = (rankdata(said)[raised].sum() - inside * (inside + 1) / 2) / max(inside * outside, 1)
     top = np.argsort(-np.abs(true), kind="stable")[:MOST_CHANGED]
     return rank, (1 + above) / (1 + DRAWS), float(auc), float((np.sign(said[top]) == np.sign(true[top])).mean())
+
+
+def _centred_ranks(values: Floats) -> Floats:
+    ranks = rankdata(values)
+    return ranks - ranks.mean()
 
 
 def _correlations(x: Floats, j: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,8 @@ from pertcast.types import Cells, Floats, Ints
 from pertcast.validation.cell_parts import part_cells
 
 NAME = "masked-autoencoder"
+MEASURED = 500  # untreated cells of a context in which the network's difference is measured, at most
+HALVINGS = 30
 ROUNDS = 2  # ways in which genes are parted into two halves, each hidden in turn, for what is expected of them
 
 
@@ -123,7 +125,7 @@ class MaskedAutoencoder:
         )  # fmt: skip
         self.net.requires_grad_(False)
         self.halves = _halves(len(cells.genes), seed)
-        self._measure_changes(cells, contexts)
+        self._measure_changes(cells, contexts, seed=seed)
         return self
 
     def predict(self, control_cells: Cells, condition: str, *, seed: int, sample: bool = False) -> Cells:
@@ -202,19 +204,19 @@ class MaskedAutoencoder:
         after, before = (tell(self.net, x, hidden, code=self.known.index(one)) for one in (condition, self.known[0]))
         return np.where(hidden, after - before, 0)
 
-    def _measure_changes(self, cells: Cells, contexts: Mapping[str, list[str]]) -> None:
-        """Note the genes that each condition moves most, and the mean change that the network's difference misses."""
-        x, genes = as_log1p(cells), len(cells.genes)
+    def _measure_changes(self, cells: Cells, contexts: Mapping[str, list[str]], *, seed: int) -> None:
+        """Note the genes that each condition moves most, and what the network's difference misses of mean changes."""
+        x, genes, rng = as_log1p(cells), len(cells.genes), np.random.default_rng(seed)
         self.moved, self.missed = np.zeros((len(contexts), genes), bool), np.zeros((len(contexts), genes), np.float32)
         for number, (condition, where) in enumerate(contexts.items()):
-            before = [cells.untreated & (cells.context == name) for name in where]
-            after = [(cells.condition == condition) & (cells.context == name) for name in where]
-            change = np.mean(
-                [x[b].mean(axis=0) - x[a].mean(axis=0) for a, b in zip(before, after, strict=True)], axis=0
-            )
-            self.moved[number, np.argsort(-np.abs(change), kind="stable")[: -(-genes // 2)]] = True
-            said = [self._difference(x[rows].toarray(), condition).mean(axis=0) for rows in before]
-            self.missed[number] = change - np.mean(said, axis=0)
+            before = [np.flatnonzero(cells.untreated & (cells.context == name)) for name in where]
+            after = [np.flatnonzero((cells.condition == condition) & (cells.context == name)) for name in where]
+            start, wanted = (np.mean([x[rows].mean(axis=0) for rows in side], axis=0) for side in (before, after))
+            order = np.argsort(-np.abs(wanted - start), kind="stable")
+            self.moved[number, order[: -(-genes // 2)]] = True
+            some = [x[np.sort(rng.permutation(rows)[:MEASURED])].toarray() for rows in before]
+            said = [rows + self._difference(rows, condition) for rows in some]
+            self.missed[number] = _missed(said, wanted + np.mean([r.mean(axis=0) for r in some], axis=0) - start)
 
     def _codes(self, cells: Cells) -> Ints:
         place = {name: number for number, name in enumerate(self.known)}
@@ -230,6 +232,20 @@ def _halves(genes: int, seed: int) -> NDArray[np.bool_]:
         one[rng.permutation(genes)[: -(-genes // 2)]] = True
         parted += [one, ~one]
     return np.stack(parted)
+
+
+def _missed(said: Sequence[Floats], wanted: Floats) -> Floats:
+    """What to add to every gene so that its mean over contexts, nothing below 0, is the wanted one (g,): (g,).
+
+    said  of each context (n, g); found by halving, as values that would fall below 0 stay there
+    """
+    reach = max(float(np.abs(part).max(initial=1)) for part in said) + float(np.abs(wanted).max(initial=0))
+    low, high = np.full(len(wanted), -reach), np.full(len(wanted), reach)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        mean = np.mean([np.maximum(part + middle, 0).mean(axis=0) for part in said], axis=0)
+        low, high = np.where(mean < wanted, middle, low), np.where(mean < wanted, high, middle)
+    return (low + high) / 2
 
 
 def _check(cells: Cells) -> None:

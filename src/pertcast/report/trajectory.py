@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 COLOURS = ("#4477aa", "#ee6677", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#228833", "#e69f00", "#56b4e9", "#999933")
-RED, GREEN = np.array([200, 30, 30]), np.array([20, 140, 60])
+RED, GREEN = np.array([0.78, 0.12, 0.12]), np.array([0.08, 0.55, 0.24])
 MOST_PATHS = 50  # cells whose paths are drawn one by one
 
 
@@ -84,9 +84,9 @@ def draw_atlas(path: Path, atlas: Atlas, trajectory: Trajectory, *, title: str) 
         axes.plot(*atlas.places[rows].T, "o", ms=3, alpha=0.35, mew=0, color=COLOURS[number % len(COLOURS)], label=name)
     for places in _paths(atlas, trajectory):
         axes.plot(*places.T, color="#555555", lw=0.8, zorder=3)
-        axes.scatter(*places.T, c=_colours(len(places)) / 255, s=28, zorder=4, edgecolors="white", linewidths=0.4)
-    axes.plot([], [], "o", color=RED / 255, label="observed")
-    axes.plot([], [], "o", color=GREEN / 255, label="last state")
+        axes.scatter(*places.T, c=_colours(len(places)), s=28, zorder=4, edgecolors="white", linewidths=0.4)
+    axes.plot([], [], "o", color=RED, label="observed")
+    axes.plot([], [], "o", color=GREEN, label="last state")
     axes.set(xlabel=atlas.axes[0], ylabel=atlas.axes[1])
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -106,7 +106,7 @@ def atlas_figure(atlas: Atlas, trajectory: Trajectory | None = None, *, title: s
             marker={"size": 5, "opacity": 0.45, "color": COLOURS[number % len(COLOURS)]}, hovertemplate="%{text}",
         )  # fmt: skip
     for number, places in enumerate([] if trajectory is None else _paths(atlas, trajectory)):
-        colours = [f"rgb({r},{g},{b})" for r, g, b in _colours(len(places)).round().astype(int)]
+        colours = [f"rgb({r:.0%},{g:.0%},{b:.0%})" for r, g, b in _colours(len(places))]
         figure.add_scatter(
             x=places[:, 0], y=places[:, 1], name="trajectory", mode="lines+markers", showlegend=number == 0,
             line={"color": "#555555", "width": 1.5}, marker={"size": 9, "color": colours},
