@@ -61,8 +61,8 @@ class Knowledge:
         note = (
             f"Genes raised in {self.asked} untreated cells by a model that was trained on {self.trained:,} cells, "
             f"{self.treated:,} of them treated. Its effects on {self.genes:,} other genes are compared with what "
-            f"'{self.condition}' really changed, contexts balanced: rank correlation among genes of like expression and "
-            f"its one-sided p over {DRAWS:,} permutations, area under the curve and sign (chance: 0, 0.5, 0.5). Effects "
+            f"'{self.condition}' really changed, contexts balanced: rank correlation among genes of like expression, "
+            f"its one-sided p over {DRAWS:,} permutations, area under the curve, sign (chance: 0, 0.5, 0.5). Effects "
             "are ranked in standard deviations of their gene. Co-expression is the correlation with the raised gene "
             f"over untreated cells; other genes are of like expression, drawn {CONTROLS} times: what the model says "
             "whatever is raised."
