@@ -182,8 +182,12 @@ def test_seeds_are_averaged_with_their_sd(tmp_path):
     assert_allclose(told["seed_sd"]["zinb-vae:quick"]["Wasserstein"], rows["Wasserstein"].std())
     assert rows["Wasserstein"].std() > 0
     assert "no-change" not in told["seed_sd"]  # nothing is drawn
-    behind = [text for text in told["below_floors"] if text.startswith("zinb-vae:quick is below the floor 'no-change'")]
-    assert (scores["skill DE"] < 0) == bool(behind)
+    (behind,) = told["below_floors"]  # two epochs teach nothing
+    assert behind.startswith("zinb-vae:quick is behind a floor in skill by ")
+    assert f"skill DE by {-scores['skill DE']:.3f} (no-change, " in behind
+    floor = scores_of(told["mean"])["no-change"]
+    gap = scores["Wasserstein"] - floor["Wasserstein"]
+    assert (f"Wasserstein by {gap:.3f} (no-change)" in behind) == (gap > 0)
 
 
 def test_totals_over_all_genes_are_those_of_the_cell_a_prediction_was_made_from(tmp_path):

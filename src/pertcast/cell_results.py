@@ -18,7 +18,8 @@ from pertcast.metrics.treated import CARDS, COLUMNS, MEANS
 from pertcast.stories.story import Line, Role, Table
 from pertcast.types import Floats
 
-JUDGED = "skill DE"  # models are ranked and compared by it
+JUDGED = "skill DE"  # models are ranked by it
+COMPARED = ("skill", JUDGED, "energy distance", "Wasserstein")  # with the best floor of each
 NO_CHANGE = "no-change"
 NOTE = "Held-out treated cells against predicted ones, log1p of counts per 10,000."
 HARM = 1e-9  # of the squared change: a skill this little below 0 is rounding
@@ -34,7 +35,7 @@ class Benchmark:
     spread: Mapping[str, Mapping[str, float]]  # label -> column -> sd over seeds of the mean; only of several seeds
     calibrated: Mapping[str, Mapping[str, float | None]]  # label -> column: 0 no change, 1 ceiling
     harmless: Mapping[str, int]  # label -> pairs whose gene means are no worse than without change
-    behind: tuple[str, ...]  # sentences: which model loses to which floor
+    behind: tuple[str, ...]  # sentences: which model loses to which floor in what
     silent: tuple[str, ...]  # conditions without an effect that can be measured
     remarks: tuple[str, ...]
     rows: tuple[Mapping[str, object], ...]  # every score of every unit, for the CSV
@@ -171,20 +172,29 @@ def _harmless(one: _Contestant) -> int:
 
 
 def _behind(everyone: Sequence[_Contestant]) -> list[str]:
-    """Say which models lose to the best floor, with the paired interval over held-out cells."""
+    """Say in which of COMPARED a model loses to the best floor of that column."""
     floors = [one for one in everyone if one.role == "floor"]
-    if not floors:
-        return []
-    best, column = floors[0], MEANS.index(JUDGED)
     told = []
-    for one in everyone:
-        if one.role != "model" or (gap := one.mean()[JUDGED] - best.mean()[JUDGED]) >= 0:
-            continue
-        low, high = centred_interval(gap, one.drawn()[:, column] - best.drawn()[:, column])
-        told.append(
-            f"{one.label} is below the floor '{best.label}' in {JUDGED} by {-gap:.3f} ({-high:.3f} to {-low:.3f})"
-        )
+    for one in (one for one in everyone if one.role == "model"):
+        lost = [text for column in COMPARED if floors and (text := _loss(one, floors, column))]
+        if lost:
+            told.append(f"{one.label} is behind a floor in {'; '.join(lost)}")
     return told
+
+
+def _loss(one: _Contestant, floors: Sequence[_Contestant], column: str) -> str | None:
+    """Say by how much a model loses, with the paired interval over held-out cells where it is known."""
+    (card,) = [card for card in CARDS if card.name == column]
+    sign = 1 if card.better == "higher" else -1
+    best = max(floors, key=lambda floor: sign * _or_nan(floor.mean()[column]))
+    gap = sign * (_or_nan(best.mean()[column]) - _or_nan(one.mean()[column]))
+    if not gap > 0:
+        return None
+    sure = ""
+    if column in MEANS:
+        drawn = sign * (best.drawn() - one.drawn())[:, MEANS.index(column)]
+        sure = ", {:.3f} to {:.3f}".format(*centred_interval(gap, drawn))
+    return f"{column} by {gap:.3f} ({best.label}{sure})"
 
 
 def _on_silence(silent: Sequence[str], everyone: Sequence[_Contestant], pairs: int) -> list[str]:

@@ -31,7 +31,7 @@ def facts(parts=2, worst=-4.0):
         "mean": table("Mean over some hold-outs", (0.8, 0.0, 0.95)),
         "holdouts": [table(f"drug in {number}", (worst, 0.0, 0.9)) for number in range(parts)],
         "intervals": {"ours": {"skill DE": [0.7, 0.9]}}, "seed_sd": {"ours": {"skill DE": 0.01}},
-        "remarks": ["ours is below the floor 'x'"],
+        "remarks": ["ours is behind a floor in skill"],
     }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_a_terminal_gets_a_table_how_sure_it_is_and_remarks():
     assert "no-change (floor)" in text
     assert "half of the truth (ceiling)" in text
     assert "of ours over held-out cells: skill DE 0.700 to 0.900, sd over seeds 0.010." in text
-    assert text.endswith("ours is below the floor 'x'")
+    assert text.endswith("ours is behind a floor in skill")
     assert max(map(len, text.splitlines())) <= 110
 
 
