@@ -107,7 +107,7 @@ def asked_as_in_the_real_competition(demo):
     smooth = (left[:, :36] * values[:36]) @ right[:36]
     of_compound = compound_means(demo, smooth)[demo.pairs.test[:, 1]]
     assert row_sizes(demo.y_test - of_compound).mean() / zeros == pytest.approx(0.91, abs=0.08)
-    assert row_sizes(demo.y_test - demo.oracle_test).mean() < 0.8 * zeros
+    assert row_sizes(demo.y_test - demo.oracle_test).mean() < 0.82 * zeros
     rare = demo.pairs.train[:, 0] >= len(demo.config.cell_types) - demo.config.rare
     assert row_sizes(demo.y_train[rare]).mean() > 2 * zeros  # the known compounds are the strong ones
 
