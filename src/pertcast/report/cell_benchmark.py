@@ -50,7 +50,7 @@ def markdown_benchmark(facts: Facts) -> str:
         ["---", *["---:"] * len(SHOWN)],
         *([_name(line, "*"), *_cells(line)] for line in lines),
     ]
-    told = [*_sure(facts), *facts["remarks"]]
+    told = [LEGEND, *_sure(facts), *facts["remarks"]]
     titles = [table["title"] for table in facts["holdouts"]]
     parts = [["skill DE / energy distance", *titles], ["---", *["---:"] * len(titles)]]
     for number, line in enumerate(lines):
@@ -126,7 +126,8 @@ def _draw_hold_outs(axes: Axes, facts: Facts, names: Sequence[str]) -> None:
     axes.set_xlabel(f"skill on the genes that differ most; 0 no change, 1 perfect (cut at {LOWEST})")
     axes.set_title("Hold-out by hold-out" if few else f"{len(parts)} hold-outs, a dot each", fontsize=10)
     if few:
-        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        handles = axes.get_legend_handles_labels()
+        axes.figure.legend(*handles, frameon=False, fontsize=8, loc="outside lower right", ncols=4)
 
 
 def _sure(facts: Facts) -> list[str]:
