@@ -61,9 +61,8 @@ def test_the_shuffled_files_give_the_same_answers(tables, tmp_path):
     zeros.to_csv(other / "sample_submission.csv", index=False)
     frames = []
     for data in (plain, other):
-        workflow.cross_validate(["ridge"], data, out=tmp_path / data.name / "runs", cache=tmp_path / "cache")
-        runs = sorted(path for path in (tmp_path / data.name / "runs").iterdir() if path.is_dir())
-        done = workflow.ensemble(runs, data, tmp_path / f"{data.name}.csv")
+        fitted = workflow.cross_validate(["ridge"], data, out=tmp_path / data.name / "runs", cache=tmp_path / "cache")
+        done = workflow.ensemble([run.folder for run in fitted.runs], data, tmp_path / f"{data.name}.csv")
         frames.append(pd.read_csv(done.path).set_index("id"))
     assert list(frames[1].columns) == genes[::-1]
     np.testing.assert_allclose(frames[1][genes].to_numpy(), frames[0][genes].to_numpy(), atol=1e-5)

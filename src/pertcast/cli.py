@@ -186,7 +186,9 @@ def submission(
 
 
 @app.command()
-def validate(file: Annotated[Path, typer.Argument(help="Submission CSV.")], data: Data, as_json: Json = False) -> None:
+def validate(
+    file: Annotated[Path, typer.Argument(help="Submission CSV, or prediction h5ad.")], data: Data, as_json: Json = False
+) -> None:
     """Check a submission; every fault is named with its position and the fix."""
     from pertcast import workflow
 
@@ -246,7 +248,6 @@ def tell(done: Submitted, *, as_json: bool) -> None:
     tables = [done.cv_table] if done.score_table is None else [done.cv_table, done.score_table]
     score = None if done.score_table is None else done.score_table.as_dict()
     facts = {"file": str(done.path), "cv": done.cv_table.as_dict(), "score": score, "remarks": done.remarks}
-    checked = " (validated)" if done.path.suffix == ".csv" else ""
-    texts = [*(plain(table) for table in tables), f"Submission: {done.path}{checked}"]
+    texts = [*(plain(table) for table in tables), f"Submission: {done.path} (validated)"]
     answer(facts, "\n\n".join(texts), as_json=as_json)
     draw(done.path.with_suffix(".png"), done.cv_table, done.scope)

@@ -14,23 +14,24 @@ from pertcast.errors import shorten
 from pertcast.io.tables import Competition
 from pertcast.preflight import is_folder
 from pertcast.runs import Run
+from pertcast.schema import DE_TRAIN
 from pertcast.types import Floats, Ints, Question
 
 
 def write_checked(
     competition: Competition, values: Floats, out: Path, *, name: str, style: str, cv_score: float, told: dict
 ) -> Path:
-    """Write predictions (m, g) in the form asked for, and read a CSV back to be sure that it is accepted."""
+    """Write predictions (m, g) in the form asked for, and read them back to be sure that they are accepted.
+
+    The benchmark's responses have a range, which its metrics do not enforce: predictions are clipped to the largest
+    size of a training response.
+    """
     ids, genes = competition.test["id"].to_numpy(), competition.submission_genes
     column = {gene: i for i, gene in enumerate(competition.genes)}
     values = values[:, [column[gene] for gene in genes]]
     if style == "openproblems":
-        from pertcast.io.cells import write_openproblems_prediction
-
         path = out / "prediction.h5ad" if is_folder(out) else out
-        write_openproblems_prediction(
-            path, ids=ids, genes=genes, values=values, dataset_id=competition.folder.name, method_id=f"pertcast_{name}"
-        )
+        _write_openproblems(path, competition, values, method_id=f"pertcast_{name}")
         return path
     if is_folder(out):
         today = date.today()
@@ -41,6 +42,24 @@ def write_checked(
         path = csv.write_with_facts(out, ids=ids, genes=genes, values=values, facts=told)
     csv.validate_submission(path, ids=ids, genes=genes)
     return path
+
+
+def _write_openproblems(path: Path, competition: Competition, values: Floats, *, method_id: str) -> None:
+    from pertcast.io import cells
+
+    train = competition.folder / DE_TRAIN.files[-1]
+    name = cells.dataset_id(train) if train.exists() else None
+    limit = np.abs(competition.y).max()
+    ids, genes = competition.test["id"].to_numpy(), competition.submission_genes
+    cells.write_openproblems_prediction(
+        path,
+        ids=ids,
+        genes=genes,
+        values=np.clip(values, -limit, limit),
+        dataset_id=name or competition.folder.resolve().name,
+        method_id=method_id,
+    )
+    cells.read_openproblems_prediction(path, ids=ids, genes=genes)
 
 
 def facts(

@@ -245,8 +245,13 @@ def check(data: Path, *, layer: str | None = None) -> list[str]:
 
 
 def validate(path: Path, data: Path) -> csv.Checked:
-    """Check a submission against its competition; every fault is in the InputError that is raised."""
+    """Check a CSV or an OpenProblems h5ad against its competition; the InputError that is raised has every fault."""
     template = read_template(data)
+    if path.suffix == ".h5ad":
+        from pertcast.io.cells import read_openproblems_prediction
+
+        values = read_openproblems_prediction(path, ids=template.ids, genes=template.genes)
+        return csv.Checked(template.ids, template.genes, values)
     return csv.validate_submission(path, ids=template.ids, genes=template.genes)
 
 
