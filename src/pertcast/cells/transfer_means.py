@@ -65,9 +65,8 @@ class ContextMeans:
                 ]
                 detected = is_detected(y, *rows, seed=seed)
                 measured[condition] = _measured(known, contexts, groups, sides, detected)
-        rows = [(mean, np.sqrt(variance / n)) for mean, variance, n in groups.values()]
-        centre, error = np.array(rows).reshape(len(contexts), 2, y.shape[1]).swapaxes(0, 1)
-        return cls(contexts, centre, error, measured)
+        centre = np.array([groups[name][0] for name in contexts]).reshape(len(contexts), y.shape[1])
+        return cls(contexts, centre, _errors(list(groups.values()), y.shape[1]), measured)
 
     def shift(self, condition: str, context: str) -> Floats:
         """Predict what a condition adds to the gene means of a context: (g,).
@@ -178,6 +177,13 @@ def _summary(y: csr_array, rows: np.ndarray) -> tuple[Floats, Floats, int]:
     mean = np.asarray(part.mean(axis=0), float)
     square = np.asarray(part.multiply(part).mean(axis=0), float)
     return mean, np.maximum(square - mean**2, 0) * n / max(n - 1, 1), n
+
+
+def _errors(groups: list[tuple[Floats, Floats, int]], genes: int) -> Floats:
+    """Standard errors of the means of groups: (c, g). Half of a variance is the group's own, half is pooled."""
+    cells = max(sum(n for *_, n in groups), 1)
+    pooled = sum((variance * n / cells for _, variance, n in groups), np.zeros(genes))
+    return np.array([np.sqrt((variance + pooled) / 2 / n) for _, variance, n in groups]).reshape(len(groups), genes)
 
 
 def _measured(known: list[str], contexts: tuple[str, ...], groups: dict, sides: dict, detected: bool) -> Measured:
