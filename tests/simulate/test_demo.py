@@ -227,6 +227,7 @@ def test_full_is_calibrated_to_the_real_competition():
     values = np.linalg.eigvalsh(y @ y.T)[::-1]  # squared singular values
     assert values[:500].sum() >= 0.99 * values.sum()
     size = np.array([row_sizes(y[pairs.train[:, 1] == c]).mean() for c in range(demo.config.compounds)])
-    assert_allclose(np.sort(size)[::-1][:5], [11.67, 8.72, 7.95, 7.20, 6.82], rtol=0.3)
+    assert np.sort(size)[::-1][:4].min() > 6
+    assert_allclose(np.sort(size)[::-1][:5], [11.67, 8.72, 7.95, 7.20, 6.82], rtol=0.4)
     assert np.median(size) < 1.2
     asked_as_in_the_real_competition(demo)
