@@ -25,11 +25,11 @@ from pertcast.types import Cells, Floats, Ints
 
 SETTINGS = ("hiding.zeros=true",)  # genes observed at 0 rise as well
 LEAST_CELLS = 10  # untreated cells that a gene must be seen in
-ASKED = 200  # untreated cells that genes are raised in, at most
+ASKED = 100  # untreated cells that genes are raised in, at most
 HIGH = 0.95  # quantile of a gene's values above 0 that it is raised to
 MOST_RAISED, MOST_CHANGED = 50, 100
 BINS, DRAWS = 10, 1000  # of mean expression; permutations within them
-STEPS = 10  # of a trajectory
+STEPS = 6  # of a trajectory
 NEAR, CONTROLS = 100, 3  # genes of like expression on either side that may stand in for one; how often they do
 TOGETHER, OTHERS = "all together", "masked-autoencoder, other genes raised"
 COLUMNS = (

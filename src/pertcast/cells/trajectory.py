@@ -159,7 +159,8 @@ def roll_out(
         for step, share in enumerate(shares[1:], start=1):
             state = states[step - 1].copy()
             state[:, held] = goal if share == 1 else start + np.float32(share) * (goal - start)
-            moved = model.expected(state, told) - expected
+            same = np.array_equal(state, observed)  # then what is expected is known
+            moved = 0 if same else model.expected(state, told) - expected
             states[step] = np.maximum(observed + moved, 0)
             states[step][:, held] = state[:, held]
             if progress is not None:

@@ -12,6 +12,7 @@ from pertcast.errors import InputError
 from pertcast.nn.sparse_rows import SparseBatch
 from pertcast.types import Floats, Ints
 
+BLOCK = 64  # rows of a dense matrix at once
 LEVELS = 256  # of a random byte
 
 
@@ -39,27 +40,55 @@ def hide(start: Ints, count: Ints, rng: np.random.Generator) -> NDArray[np.bool_
     random ones. Given its size a random set is uniform, and stays so when random members leave or join.
     """
     length = np.diff(start)
-    share = np.divide(count, length, out=np.zeros(len(length)), where=length > 0)
-    cut = np.minimum(np.round(share * LEVELS), LEVELS - 1).astype(np.uint8)
-    hidden = np.frombuffer(rng.bytes(int(start[-1])), np.uint8) < np.repeat(cut, length)
-    hidden |= np.repeat(count == length, length)
-    some = length > 0
-    found = np.zeros(len(length), np.int64)
-    if some.any():
-        found[some] = np.add.reduceat(hidden.view(np.uint8), start[:-1][some], dtype=np.int64)
+    cut, whole = _cut(count, length)
+    hidden = _bytes(int(start[-1]), rng) < np.repeat(cut, length)
+    if whole.any():
+        hidden |= np.repeat(whole, length)
+    _settle(hidden, start, count, rng)
+    return hidden
+
+
+def _cut(count: Ints, present: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Below which random byte an entry of each row is hidden at first (n,); and which rows are hidden whole (n,)."""
+    share = np.divide(count, present, out=np.zeros(len(present)), where=present > 0)
+    return np.minimum(np.round(share * LEVELS), LEVELS - 1).astype(np.uint8), count == present
+
+
+def _bytes(count: int, rng: np.random.Generator) -> Ints:
+    """Draw random bytes, eight at a time: (count,) uint8."""
+    return rng.integers(0, 2**64 - 1, count // 8 + 1, dtype=np.uint64, endpoint=True).view(np.uint8)[:count]
+
+
+def _settle(
+    hidden: NDArray[np.bool_], start: Ints, count: Ints, rng: np.random.Generator, may: NDArray[np.bool_] | None = None
+) -> None:
+    """Show or hide random entries (k,) of rows that hide too many or too few, in place; only those that `may` (k,) be.
+
+    A round draws about as many entries as it takes; of those in the wrong state the first ones count, none twice.
+    """
+    ends = list(zip(start[:-1], start[1:], strict=True))
+    found = np.fromiter((np.count_nonzero(hidden[a:b]) for a, b in ends), np.int64, len(count))
+    present = np.diff(start) if may is None else np.fromiter((np.count_nonzero(may[a:b]) for a, b in ends), np.int64)
     wrong = np.flatnonzero(found != count)
     more = found[wrong] < count[wrong]  # whether the row is to hide more
-    lacks = np.abs(found[wrong] - count[wrong])
+    lacks, length = np.abs(found[wrong] - count[wrong]), np.diff(start)[wrong]
+    fitting = np.where(more, present[wrong] - found[wrong], found[wrong])  # entries in the wrong state
     while len(wrong):
-        which = np.repeat(np.arange(len(wrong)), lacks)
-        at = start[wrong[which]] + rng.integers(length[wrong[which]])
+        which = np.repeat(np.arange(len(wrong)), np.ceil(1.2 * lacks * length / fitting).astype(np.int64) + 2)
+        at = start[wrong[which]] + rng.integers(length[which])
         fits = hidden[at] != more[which]
-        at, first = np.unique(at[fits], return_index=True)
+        if may is not None:
+            fits &= may[at]
+        at, which = at[fits], which[fits]
+        first = np.sort(np.unique(at, return_index=True)[1])  # in the order they were drawn, row by row
+        at, which = at[first], which[first]
+        rank = np.arange(len(which)) - np.searchsorted(which, which)
+        at, which = at[rank < lacks[which]], which[rank < lacks[which]]
         hidden[at] = ~hidden[at]
-        lacks -= np.bincount(which[fits][first], minlength=len(wrong))
+        taken = np.bincount(which, minlength=len(wrong))
+        lacks, fitting = lacks - taken, fitting - taken
         left = lacks > 0
-        wrong, more, lacks = wrong[left], more[left], lacks[left]
-    return hidden
+        wrong, more, lacks, length, fitting = (part[left] for part in (wrong, more, lacks, length, fitting))
 
 
 def hide_sparse(x: csr_array, low: float, high: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -68,13 +97,18 @@ def hide_sparse(x: csr_array, low: float, high: float, rng: np.random.Generator)
 
 
 def hide_dense(x: Floats, low: float, high: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Hide a share of the entries other than zero of each row: (n, g) flags; the same as of the matrix made sparse."""
-    hidden, start = np.zeros(x.shape, bool), np.zeros(len(x) + 1, np.int64)
-    for row, values in enumerate(x):
-        start[row + 1] = start[row] + np.count_nonzero(values)
-    flags = hide(start, hidden_counts(np.diff(start), low, high, rng), rng)
-    for row, values in enumerate(x):
-        hidden[row, values != 0] = flags[start[row] : start[row + 1]]
+    """Hide a share of the entries other than zero of each row: (n, g) flags. No list of these entries is made."""
+    hidden = np.empty(x.shape, bool)
+    for first in range(0, len(x), BLOCK):
+        may = x[first : first + BLOCK] != 0
+        present = np.fromiter(map(np.count_nonzero, may), np.int64, len(may))
+        count = hidden_counts(present, low, high, rng)
+        cut, whole = _cut(count, present)
+        flags = _bytes(may.size, rng).reshape(may.shape) < cut[:, None]
+        flags[whole] = True
+        flags &= may
+        _settle(flags.reshape(-1), np.arange(len(may) + 1) * x.shape[1], count, rng, may.reshape(-1))
+        hidden[first : first + BLOCK] = flags
     return hidden
 
 
