@@ -37,7 +37,8 @@ def show() -> None:
     if places.data is None:
         st.info(
             "SIMULATED cells: each `reg-i` is a regulator; `reg-i-up-k` rises with it, `reg-i-down-k` falls, "
-            "`free-k` follows nothing. `pertcast app --data FILE.h5ad --runs RUNS` shows your own cells."
+            "`free-k` follows nothing. So you see where the model errs. "
+            "`pertcast app --data FILE.h5ad --runs RUNS` shows your own cells."
         )
     left, right = st.columns([1, 2.4], gap="large")
     with sentences():
