@@ -182,6 +182,23 @@ def test_refits_of_other_code_are_not_averaged(runs, tmp_path):
         Forecaster(open_run(folder))
 
 
+def test_a_run_in_an_older_form_is_a_sentence(runs, tmp_path):
+    """Of other code, it is the user's to fit again; of this code it would be a defect of ours, and stays one."""
+    folder = shutil.copytree(runs["ridge"].folder, tmp_path / "old")
+    old = open_run(folder)
+    unit = next(folder.glob("*/refit/seed0"))
+    about = unit / "features" / "features.json"
+    told = json.loads(about.read_text())
+    del told["facts"]["smiles"]
+    about.write_text(json.dumps(told))
+    with pytest.raises(KeyError, match="smiles"):
+        Forecaster(old)
+    inputs = json.loads((unit / "inputs.json").read_text())
+    (unit / "inputs.json").write_text(json.dumps({**inputs, "code": "other"}))
+    with pytest.raises(InputError, match=r"with other code, and cannot be read: KeyError\('smiles'\).* again"):
+        Forecaster(old)
+
+
 def test_files_of_structures(tmp_path):
     path = tmp_path / "list.smi"
     path.write_text("CCO ethanol\n\n# a remark\nc1ccccc1\tbenzene\n")

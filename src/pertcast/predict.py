@@ -21,7 +21,7 @@ from pertcast.features.structures import CHEMISTRY
 from pertcast.features.target_space import to_response
 from pertcast.io.atomic import atomic_path
 from pertcast.models.registry import build
-from pertcast.runs import REFIT, Run
+from pertcast.runs import REFIT, Run, code_digest
 from pertcast.types import Floats, Strings
 from pertcast.validation.cross_validate import predict_held_out
 
@@ -99,9 +99,18 @@ class Forecaster:
     """The refits of a run, loaded once and averaged; nothing but the run's folder is read."""
 
     def __init__(self, run: Run):
-        units = _refits(run)
-        self.run, self.features = run, Features.load(units[0] / "features")
-        self.models = [build(run.recipe.model, run.recipe.settings).load(unit / "checkpoint") for unit in units]
+        """Load a run. Raises InputError where it has no refit, or one in a form that this code does not read."""
+        self.run, units = run, _refits(run)
+        try:
+            self.features = Features.load(units[0] / "features")
+            self.models = [build(run.recipe.model, run.recipe.settings).load(unit / "checkpoint") for unit in units]
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            inputs = json.loads((units[0] / "inputs.json").read_text())
+            if inputs["code"] == code_digest():  # then it is no older form, but a defect of ours
+                raise
+            fix = "Run `pertcast cv` with the same recipe, data and --out again."
+            told = f"was written by pertcast {inputs['pertcast']} with other code, and cannot be read: {error!r}"
+            raise InputError(f"Run '{run.folder}' {told}. {fix}") from None
 
     def predict(self, cell_type: str, compounds: Sequence[Compound]) -> list[Forecast]:
         """Predict the response of one cell type to each compound.
