@@ -83,10 +83,12 @@ def test_first_state_is_the_observed_cell_and_inputs_stay(cells, model):
 
 
 def test_what_follows_is_what_the_equations_say(cells, model):
-    """By hand: a rise by 1 raises gene 1 by a half and lowers gene 2 by an eighth; 3 and 4 stay to the last bit."""
+    """By hand: a rise by 1 raises gene 1 by a half; half of that is read, and lowers gene 2 by a sixteenth; 3 and 4
+    stay to the last bit.
+    """
     rolled = roll_out(model, cells, [Change(cells.genes[0], 1, "add")], steps=8)  # at the target after four
     effect = rolled.effect()[-1]
-    assert_allclose(effect[:, :3], np.broadcast_to([1, 0.5, -0.125], (24, 3)), atol=1e-5)
+    assert_allclose(effect[:, :3], np.broadcast_to([1, 0.5, -0.0625], (24, 3)), atol=1e-5)
     assert_array_equal(effect[:, 3:], 0)
 
 

@@ -18,6 +18,7 @@ from pertcast.types import Cells, Floats, Ints, Strings
 
 MODES = ("set", "add", "fold")
 MOST_NUMBERS = 300_000_000  # of states held at once: 1.2 GB
+FEEDBACK = np.float32(0.5)  # share of what followed so far that further genes follow from
 AT_TARGET = 1 - 1e-9  # ten steps of 0.1 are the whole way, whatever their sum is in binary
 
 
@@ -138,11 +139,11 @@ def roll_out(
               is left of the way after the last whole step is the last move; then changed genes stay, others settle
     progress  called with (steps done, steps in all)
 
-    A state is the observed cell plus the difference between what the model expects of the genes given the state before
-    it, with the changed genes held at their scheduled value, and what it expects of them given the observed cell. So
-    nothing moves unless a gene is moved: what the model would change of an untouched cell is subtracted at every step.
-    Where expectations are those of one joint distribution, states settle at what changed genes alone let expect of the
-    others. Cells and their order stay as they are. Raises InputError naming all faults at once.
+    A state is the observed cell plus the difference between what the model expects of the genes with the changed genes
+    held at their scheduled value, and what it expects of them given the observed cell. So nothing moves unless a gene
+    is moved: what the model would change of an untouched cell is subtracted at every step. Genes that followed are read at
+    half of their way in the next step: read at the whole of it, two genes that tell each other would raise an error of
+    the model's without end. Cells and their order stay as they are. Raises InputError naming all faults at once.
     """
     shares = schedule(steps, fraction)
     columns = _checked(model, cells, changes, steps)
@@ -157,7 +158,7 @@ def roll_out(
         states = np.empty((steps + 1, *observed.shape), np.float32)
         states[0] = observed
         for step, share in enumerate(shares[1:], start=1):
-            state = states[step - 1].copy()
+            state = observed + FEEDBACK * (states[step - 1] - observed)
             state[:, held] = goal if share == 1 else start + np.float32(share) * (goal - start)
             same = np.array_equal(state, observed)  # then what is expected is known
             moved = 0 if same else model.expected(state, told) - expected
