@@ -11,6 +11,7 @@ from scipy import sparse
 
 from commands import partials, pertcast, refused
 from pertcast import cell_workflow
+from pertcast.de.presets import analysis
 from pertcast.io.tables import read_competition
 
 COLUMNS = ("--group", "type", "--condition", "drug", "--control", "dmso", "--replicate", "donor", "--replicate", "well")
@@ -142,6 +143,6 @@ def test_measured_cells(real_data, tmp_path):
     done = pertcast("de", path, *arguments, "--replicate", "sample", "--out", out, "--json")
     assert done.code == 0
     wide = pd.read_parquet(out)
-    table = cell_workflow.differential_expression(path, **columns, replicate=["sample"]).table
+    table = cell_workflow.differential_expression(path, analysis(**columns, replicate=["sample"])).table
     assert_array_equal(wide.iloc[:, 2:].to_numpy(), table.signed_log10_p)
     assert json.loads(done.out)["rows"] == 5

@@ -88,7 +88,8 @@ DE_TRAIN = Table(
 ID_MAP = Table(
     "id_map",
     "id_map.csv",
-    "The pairs to predict. A compound that training never saw is allowed, a cell type that it never saw is not.",
+    "The pairs to predict. A compound that training never saw is allowed; a cell type that it never saw only where "
+    "cell_baseline describes it.",
     (
         _ID,
         Column(CELL_TYPE, "text", "-", "cell type or cell line, as in de_train"),
@@ -150,6 +151,23 @@ CELL_BASELINE = Table(
     genes=True,
     required=False,
     other_files=("cell_line_baseline.csv", "baseline_expression_by_cell_type.csv"),
+)
+DE_ROWS = Table(
+    "de_train_rows",
+    "de_train.rows.csv",
+    "How far each row of de_train can be trusted: what it was computed from. Written by `pertcast de`.",
+    (
+        _CELL_TYPE,
+        _COMPOUND,
+        Column("cells", "integer", "cells", "cells of the compound"),
+        Column("control_cells", "integer", "cells", "cells of the control in this cell type"),
+        Column("samples", "integer", "samples", "replicates of the compound: wells, donors"),
+        Column("control_samples", "integer", "samples", "replicates of the control"),
+        Column("silent_genes", "integer", "genes", "genes without a count in either: their response says nothing"),
+        Column("reliability", "number", "-", "between 0 and 1; 0.5 for the median number of cells on both sides"),
+    ),
+    key=(CELL_TYPE, COMPOUND),
+    required=False,
 )
 COUNTS_LONG = Table(
     "adata_train",
@@ -256,6 +274,7 @@ TABLES = (
     SOLUTION,
     COMPOUNDS,
     CELL_BASELINE,
+    DE_ROWS,
     COUNTS_LONG,
     COUNTS_OBS,
     COUNTS_EXCLUDED,

@@ -11,12 +11,28 @@ from pertcast.commands.common import Json, answer, say
 
 
 def de(
-    cells: Annotated[Path, typer.Argument(help="Cells with raw counts: h5ad, zarr, 10x, text, CSV folder, .npy.")],
-    group: Annotated[str, typer.Option(help="Column of obs within which conditions are compared, as cell_type.")],
-    condition: Annotated[str, typer.Option(help="Column of obs with the conditions.")],
-    control: Annotated[str, typer.Option(help="Label of the condition that others are compared to.")],
-    replicate: Annotated[list[str], typer.Option(help="Column that tells samples apart; may be repeated.")],
-    out: Annotated[Path, typer.Option(help="Parquet: a row per group and condition, signed -log10 p per gene.")],
+    cells: Annotated[
+        Path,
+        typer.Argument(help="Raw counts of cells: h5ad, zarr, 10x, text, CSV folder, .npy, or adata_train.parquet."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Parquet: a row per group and condition, signed -log10 p per gene; or h5ad with all layers."),
+    ],
+    group: Annotated[
+        str | None, typer.Option(help="Column of obs within which conditions are compared, as cell_type.")
+    ] = None,
+    condition: Annotated[str | None, typer.Option(help="Column of obs with the conditions.")] = None,
+    control: Annotated[str | None, typer.Option(help="Label of the condition that others are compared to.")] = None,
+    replicate: Annotated[
+        list[str] | None, typer.Option(help="Column that tells samples apart; may be repeated.")
+    ] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(
+            help="Published design that sets what is not given: kaggle (a model per cell type) or openproblems."
+        ),
+    ] = None,
     covariate: Annotated[
         list[str] | None,
         typer.Option(help="Column to correct for, as donor; may be repeated. Floats are numbers, all else labels."),
@@ -28,8 +44,9 @@ def de(
         bool, typer.Option("--voom/--no-voom", help="Precision weights, or a variance that follows the mean.")
     ] = True,
     expressed: Annotated[
-        bool, typer.Option("--filter/--no-filter", help="Test only genes that edgeR's filterByExpr keeps.")
-    ] = True,
+        bool | None,
+        typer.Option("--filter/--no-filter", help="Test only genes that edgeR's filterByExpr keeps; the default."),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Weighted contrasts exactly, not as limma's contrasts.fit.")
     ] = False,
@@ -42,15 +59,19 @@ def de(
 
     Numbers are those of limma and edgeR. The wide table OUT has the competition's columns: cell_type (the group),
     sm_name (the condition), then signed -log10 p per gene, 0 where a gene has too few counts to be tested. Fold
-    changes, t, p and adjusted p of tested genes go to the table that --long names.
+    changes, t, p and adjusted p of tested genes go to the table that --long names. Beside OUT, <name>.rows.csv tells
+    cells, samples and reliability of each row.
     """
     from pertcast import cell_workflow
+    from pertcast.de.presets import analysis
 
-    done = cell_workflow.differential_expression(
-        cells, group=group, condition=condition, control=control, replicate=replicate, covariates=covariate or (),
-        out=out, long=long, weights=voom, expressed_only=expressed, exact=exact, min_cells=min_cells, layer=layer,
-        skip=skip,
+    asked = analysis(
+        design, group=group, condition=condition, control=control, replicate=replicate or (),
+        covariates=covariate or (), expressed_only=expressed,
     )  # fmt: skip
+    done = cell_workflow.differential_expression(
+        cells, asked, out=out, long=long, weights=voom, exact=exact, min_cells=min_cells, layer=layer, skip=skip
+    )
     for remark in done.remarks():
         say(remark)
     lines = [

@@ -1,6 +1,6 @@
 """Differential expression within one group of samples: every condition against the control."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,14 @@ def compare(bulk: Pseudobulk, how: Comparison) -> Compared:
     tested = bulk.counts.any(axis=0)  # a gene without counts varies only as the library sizes do
     if how.expressed_only:
         tested &= filter_by_expression(bulk.counts, labels)
+    return compare_by_plan(bulk, plan, tested, how)
+
+
+def compare_by_plan(bulk: Pseudobulk, plan: Plan, tested: NDArray[np.bool_], how: Comparison) -> Compared:
+    """Test the contrasts of a plan in the genes that `tested` (g,) marks.
+
+    Raises InputError when these are fewer than 2.
+    """
     if np.count_nonzero(tested) < 2:
         raise InputError(f"{np.count_nonzero(tested)} genes have enough counts to be tested, 2 are needed")
     counts = bulk.counts[:, tested]
@@ -119,9 +127,21 @@ def plan_comparison(obs: pd.DataFrame, how: Comparison) -> Plan:
         raise InputError(f"no sample of the control '{how.control}', only of {shorten(conditions[1:])}")
     if len(conditions) < 2:
         raise InputError(f"every sample is of the control '{how.control}', there is nothing to compare")
+    return plan_contrasts(table, how, lambda design: contrasts_against(design, how.condition, how.control))
+
+
+def plan_contrasts(
+    table: pd.DataFrame, how: Comparison, contrasts_of: Callable[[Design], tuple[Floats, list[str]]]
+) -> Plan:
+    """Build a design that can be fitted from its columns `table` (n, ..), the conditions in the first.
+
+    contrasts_of   contrasts (p, k) of a design, and what the k of them are called
+    Raises InputError for contrasts that the covariates confound, and without samples to tell the noise by.
+    """
+    condition = table.columns[0]
     single = [name for name in how.covariates if name in table and table[name].nunique() < 2]
-    full = build_design(table, [how.condition, *(name for name in how.covariates if name not in single)])
-    contrasts, labels = contrasts_against(full, how.condition, how.control)
+    full = build_design(table, [condition, *(name for name in how.covariates if name not in single)])
+    contrasts, labels = contrasts_of(full)
     confounded = inestimable(full.matrix, contrasts)
     if confounded:
         raise InputError(
@@ -133,19 +153,24 @@ def plan_comparison(obs: pd.DataFrame, how: Comparison) -> Plan:
     samples, columns = design.matrix.shape
     if samples <= columns:
         raise InputError(no_replicates(samples, columns))
-    contrasts, labels = contrasts_against(design, how.condition, how.control)
+    contrasts, labels = contrasts_of(design)
     return Plan(design, contrasts, labels, [*single, *(full.names[j] for j in aliased)])
 
 
-def _factors(obs: pd.DataFrame, how: Comparison) -> pd.DataFrame:
-    """Return the columns of the design: the control is the first level, numbers that are no floats become labels."""
-    labels = obs[how.condition].astype(str)
-    others = sorted(set(labels) - {how.control})
-    columns = {how.condition: pd.Categorical(labels, [how.control, *others])}
+def covariates_of(obs: pd.DataFrame, how: Comparison) -> dict[str, NDArray]:
+    """Return the columns that the design corrects for; numbers that are no floats become labels."""
+    columns = {}
     for name in how.covariates:
         is_float = pd.api.types.is_float_dtype(obs[name])
         columns[name] = obs[name].to_numpy() if is_float else obs[name].astype(str).to_numpy()
-    return pd.DataFrame(columns)
+    return columns
+
+
+def _factors(obs: pd.DataFrame, how: Comparison) -> pd.DataFrame:
+    """Return the columns of the design; the control is the first level."""
+    labels = obs[how.condition].astype(str)
+    others = sorted(set(labels) - {how.control})
+    return pd.DataFrame({how.condition: pd.Categorical(labels, [how.control, *others]), **covariates_of(obs, how)})
 
 
 def needed_columns(how: Comparison, *more: Sequence[str]) -> list[str]:

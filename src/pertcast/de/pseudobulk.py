@@ -64,12 +64,21 @@ def pseudobulk(
     first = np.unique(number, return_index=True)[1]
     table = obs[keys].iloc[first].reset_index(drop=True)
     table[N_CELLS] = np.bincount(number)
-    kept = (table[N_CELLS] >= min_cells).to_numpy()
+    return enough_cells(_sums(counts, number, len(table)), table, genes=names, min_cells=min_cells)
+
+
+def enough_cells(counts: Ints, obs: pd.DataFrame, *, genes: tuple[str, ...], min_cells: int) -> Pseudobulk:
+    """Keep samples of at least so many cells, and list the others.
+
+    counts  (n, g)   sums of samples
+    obs     (n, ..)  with the column `n_cells`
+    Raises InputError when no sample has enough cells.
+    """
+    kept = (obs[N_CELLS] >= min_cells).to_numpy()
     if not kept.any():
-        most = int(table[N_CELLS].max())
+        most = int(obs[N_CELLS].max())
         raise InputError(f"Pseudobulk: no sample has {min_cells} cells, the largest has {most}. Lower min_cells.")
-    result = Pseudobulk(_sums(counts, number, len(table)), table, names, table[~kept].reset_index(drop=True))
-    return result.take(kept)
+    return Pseudobulk(counts, obs, genes, obs[~kept].reset_index(drop=True)).take(kept)
 
 
 def _sums(counts: Counts, number: Ints, groups: int) -> Ints:

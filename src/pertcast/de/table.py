@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertcast.de.compare import Compared, Comparison, compare
+from pertcast.de.joint import compare_jointly
 from pertcast.de.pseudobulk import Pseudobulk
 from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.schema import CELL_TYPE, COMPOUND, COMPOUND_ID, CONTROL, GENE, SMILES
@@ -78,16 +79,19 @@ class DETable:
         return table
 
 
-def de_table(bulk: Pseudobulk, group: str, how: Comparison, *, skip: bool = False) -> DETable:
+def de_table(bulk: Pseudobulk, group: str, how: Comparison, *, skip: bool = False, joint: bool = False) -> DETable:
     """Test every condition against the control within each level of a column.
 
     bulk   samples whose `obs` has the columns named by `group` and `how`
     group  column; groups share no variance, no trend and no library size
     skip   leave groups out that cannot be tested, with a remark, instead of raising
+    joint  one model of all groups, which share variances and covariates; nothing can be left out of it
 
     Raises InputError that names every group at fault, a control that no sample has, and columns that are missing.
     """
     _check(bulk, group, how)
+    if joint:
+        return _assemble(compare_jointly(bulk, group, how), bulk, [])
     labels = bulk.obs[group].astype(str).to_numpy()
     done, faults = {}, []
     for name in dict.fromkeys(labels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,28 @@ from pertcast.schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, GEN
 
 _ROWS = 1 << 20  # rows of the long table in memory at a time
 _BYTES = 1 << 20  # of each column of the file read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class LongFiles:
+    """The competition's cells: counts, the table of the cells beside them, and excluded pairs where there are any."""
+
+    counts: Path
+    obs: Path
+    excluded: Path | None
+
+
+def long_files(path: Path) -> LongFiles | None:
+    """Find the files of long counts, given a Parquet file or a folder that holds `adata_train.parquet`.
+
+    None for anything else. What lies beside has the competition's names.
+    """
+    path = Path(path)
+    counts = path / COUNTS_LONG.file if path.is_dir() else path
+    if counts.suffix != ".parquet" or not counts.is_file():
+        return None
+    excluded = counts.with_name(COUNTS_EXCLUDED.file)
+    return LongFiles(counts, counts.with_name(COUNTS_OBS.file), excluded if excluded.exists() else None)
 
 
 def pseudobulk_long(
