@@ -49,7 +49,7 @@ ifdef CELLS
 endif
 
 stories: .venv/done  ## tell the five stories on simulated cells at their published sizes; the README's picture is one of them
-	for name in recover mechanism perturb drug; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done
+	for name in recover mechanism perturb drug knows; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done
 	cp data/interim/stories/perturb.png docs/story_perturb.png
 
 app: .venv/done  ## play with a virtual cell, type compounds, compare runs, in a web browser

@@ -141,9 +141,9 @@ def roll_out(
 
     A state is the observed cell plus the difference between what the model expects of the genes with the changed genes
     held at their scheduled value, and what it expects of them given the observed cell. So nothing moves unless a gene
-    is moved: what the model would change of an untouched cell is subtracted at every step. Genes that followed are read at
-    half of their way in the next step: read at the whole of it, two genes that tell each other would raise an error of
-    the model's without end. Cells and their order stay as they are. Raises InputError naming all faults at once.
+    is moved: what the model would change of an untouched cell is subtracted at every step. Genes that followed are read
+    at half of their way in the next step: read at the whole of it, two genes that tell each other would raise an error
+    of the model's without end. Cells and their order stay as they are. Raises InputError naming all faults at once.
     """
     shares = schedule(steps, fraction)
     columns = _checked(model, cells, changes, steps)
