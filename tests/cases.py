@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pertcast.types import Question
+from pertcast.types import Profiles, Question
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "CCN", "c1ccncc1", "CCCl", "CCBr", "OCCO", "c1ccsc1", "CC#N", "CCS", "CNC"]
 
@@ -24,5 +24,14 @@ def make_question(seed=0, types=4, compounds=12, genes=37, asked=4, noise=0.3):
         names = ([f"type {t}" for t, _ in rows], [f"drug {c}" for _, c in rows], [SMILES[c] for _, c in rows])
         return [np.array(column, dtype=object) for column in names]
 
+    def untreated(width):
+        return (of_type @ np.random.default_rng(width).normal(size=(3, width))).astype(np.float32)
+
     names = tuple(sorted(f"G{i}" for i in range(genes)))
-    return Question(names, *columns(train), y(train), np.arange(asked), *columns(hidden)), y(hidden)
+    types_named = np.array([f"type {t}" for t in range(types)], dtype=object)
+    contexts = {
+        name: Profiles(types_named, untreated(width))
+        for name, width in (("cell_baseline", 20), ("cell_accessibility", 9))
+    }
+    question = Question(names, *columns(train), y(train), np.arange(asked), *columns(hidden), contexts)
+    return question, y(hidden)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pertcast.commands.app import start
+from pertcast.commands.baseline import baseline
 from pertcast.commands.cells import cells_app
 from pertcast.commands.common import (
     CACHE,
@@ -218,6 +219,7 @@ def score(
 
 
 app.command("app")(start)
+app.command()(baseline)
 app.command()(de)
 app.command()(predict)
 app.command()(story)

@@ -17,6 +17,9 @@ USAGE = "Usage"
 OBS_ID = "obs_id"
 GENE = "gene"
 COUNT = "count"
+LOCATION = "location"
+FEATURE_TYPE = "feature_type"
+EXPRESSION, PEAKS = "Gene Expression", "Peaks"
 CONDITION = "condition"
 
 PUBLIC, PRIVATE = "Public", "Private"
@@ -152,6 +155,16 @@ CELL_BASELINE = Table(
     required=False,
     other_files=("cell_line_baseline.csv", "baseline_expression_by_cell_type.csv"),
 )
+CELL_ACCESSIBILITY = Table(
+    "cell_accessibility",
+    "cell_accessibility.parquet",
+    "Chromatin accessibility of the untreated cell types, as log(1 + counts in 10,000): a number column per cell type, "
+    "named by it. Written by `pertcast baseline`.",
+    (Column(LOCATION, "text", "-", "peak"),),
+    key=(LOCATION,),
+    required=False,
+)
+CONTEXTS = (CELL_BASELINE.name, CELL_ACCESSIBILITY.name)  # also the names of feature blocks
 DE_ROWS = Table(
     "de_train_rows",
     "de_train.rows.csv",
@@ -220,11 +233,11 @@ MULTIOME_LONG = Table(
     "Expression and chromatin accessibility of untreated cells, one row per cell and location above zero.",
     (
         _OBS_ID,
-        Column("location", "text", "-", "gene symbol or peak"),
+        Column(LOCATION, "text", "-", "gene symbol or peak"),
         Column(COUNT, "integer", "molecules", "raw count"),
         _optional("normalized_count", "number", "log counts", "count after normalisation"),
     ),
-    key=(OBS_ID, "location"),
+    key=(OBS_ID, LOCATION),
     required=False,
 )
 MULTIOME_OBS = Table(
@@ -240,13 +253,13 @@ MULTIOME_VAR = Table(
     "multiome_var_meta.csv",
     "What is known of each location of multiome_train.",
     (
-        Column("location", "text", "-", "gene symbol or peak"),
+        Column(LOCATION, "text", "-", "gene symbol or peak"),
         Column("gene_id", "text", "-", "Ensembl id of the gene, or the peak"),
-        Column("feature_type", "text", "-", "`Gene Expression` or `Peaks`"),
+        Column(FEATURE_TYPE, "text", "-", "`Gene Expression` or `Peaks`", values=(EXPRESSION, PEAKS)),
         Column("genome", "text", "-", "reference genome"),
         Column("interval", "text", "-", "position on the genome"),
     ),
-    key=("location",),
+    key=(LOCATION,),
     required=False,
 )
 CELL_OBS = Table(
@@ -274,6 +287,7 @@ TABLES = (
     SOLUTION,
     COMPOUNDS,
     CELL_BASELINE,
+    CELL_ACCESSIBILITY,
     DE_ROWS,
     COUNTS_LONG,
     COUNTS_OBS,

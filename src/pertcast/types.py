@@ -77,6 +77,14 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class Profiles:
+    """What was measured in the untreated cells of each cell type."""
+
+    cell_types: Strings  # (k,)  unique
+    values: Floats  # (k, b) float32, in a unit in which differences are comparable, such as log expression
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A competition as arrays: what was measured, and what is asked."""
 
@@ -89,6 +97,7 @@ class Question:
     test_cell_type: Strings  # (m,)
     test_compound: Strings  # (m,)
     test_smiles: Strings  # (m,)  None where unknown
+    contexts: Mapping[str, Profiles] = field(default_factory=dict)  # feature block -> untreated cells it describes
 
     def __len__(self) -> int:
         return len(self.cell_type)

@@ -14,18 +14,20 @@ import numpy as np
 
 from pertcast.config import FeatureConfig
 from pertcast.errors import InputError
+from pertcast.features.context import Contexts
 from pertcast.features.onehot import Vocabulary, onehot_block
 from pertcast.features.structures import ALONE, CHEMISTRY, Structures, padded
 from pertcast.features.target_stats import STATS, applied_stats
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.io.cache import Cache
+from pertcast.schema import CONTEXTS
 from pertcast.types import Block, Examples, Floats, Ints, Question, Strings
 
 ONE_HOT = ("cell_type", "compound")
 STATISTICS = {
     f"{prefix}{stat}": (prefix, stat) for prefix in ("cell_type_", "compound_", "compound_residual_") for stat in STATS
 }
-BLOCKS = (*ONE_HOT, *STATISTICS, *CHEMISTRY)
+BLOCKS = (*ONE_HOT, *STATISTICS, *CHEMISTRY, *CONTEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Features:
     pairs: Ints  # (n, 2)  codes of cell type and compound of each training row
     statistics: Mapping[str, Floats]  # block -> (codes + 1, d); row 0: a name that training did not show
     structures: Structures
+    contexts: Contexts
 
     @classmethod
     def fit(
@@ -56,6 +59,8 @@ class Features:
         structure = dict(zip(compound, question.smiles[train], strict=True))
         chemistry = [name for name in config.blocks if name in CHEMISTRY]
         everything = [*question.smiles, *question.test_smiles] if chemistry else []
+        context = [name for name in config.blocks if name in CONTEXTS]
+        asked = [*question.cell_type, *question.test_cell_type]
         return cls(
             genes=question.genes,
             names=config.blocks,
@@ -65,12 +70,13 @@ class Features:
             pairs=pairs,
             statistics={} if scores is None else _statistics(pairs, scores, config),
             structures=Structures.fit(everything, chemistry, cache=cache),
+            contexts=Contexts.fit(question.contexts, context, asked=asked),
         )
 
     def describe(self, ids: Ints, *, cell_type: Strings, compound: Strings, smiles: Strings) -> Examples:
         """Describe rows that were not trained on: names and structures (n,) of any compound, None for no structure."""
         codes = {"cell_type": self.cell_types.encode(cell_type), "compound": self.compounds.encode(compound)}
-        blocks = self.structures.blocks(smiles)
+        blocks = self.structures.blocks(smiles) | self.contexts.blocks(cell_type)
         blocks |= {name: Block(table, codes[key_of(name)]) for name, table in self.statistics.items()}
         blocks["cell_type"] = onehot_block(cell_type, self.cell_types)
         blocks["compound"] = onehot_block(compound, self.compounds)
@@ -81,6 +87,7 @@ class Features:
         stored = [name for name in self.structures.tables if name not in ALONE]
         arrays = {"pairs": self.pairs, **{f"statistic/{name}": table for name, table in self.statistics.items()}}
         arrays |= {f"table/{name}": self.structures.tables[name] for name in stored}
+        arrays |= {f"context/{name}": table for name, table in self.contexts.tables.items()}
         arrays |= {
             f"learned/{name}/{key}": array for name in stored for key, array in self.structures.learned[name].items()
         }
@@ -92,6 +99,7 @@ class Features:
             "smiles": self.smiles,
             "structures": self.structures.known,
             "rows": dict(self.structures.rows),
+            "described_types": self.contexts.cell_types.names,
         }
         save_arrays(folder, "features", arrays, facts)
 
@@ -120,6 +128,7 @@ class Features:
             pairs=arrays["pairs"],
             statistics=_under("statistic/", arrays),
             structures=Structures(tuple(known), facts["rows"], tables, learned),
+            contexts=Contexts(Vocabulary(tuple(facts["described_types"])), _under("context/", arrays)),
         )
 
 

@@ -69,6 +69,19 @@ def structure_kernel(left: Sequence[Block], right: Sequence[Block]) -> Floats:
     return total / len(left)
 
 
+def context_kernel(left: Block, right: Block) -> Floats:
+    """Alike in untreated cells: blocks of a and b rows -> (a, b) float64, 1 for equal ones.
+
+    Gaussian, with the block's own unit as its width: exp(-1) for two cell types that have nothing in common. Each table
+    row is compared once.
+    """
+    rows, of_row = np.unique(left.index, return_inverse=True)
+    columns, of_column = np.unique(right.index, return_inverse=True)
+    x, z = left.table[rows].astype(np.float64), right.table[columns].astype(np.float64)
+    squared = ((x[:, None] - z[None]) ** 2).sum(-1)
+    return np.exp(-squared / 2)[of_row][:, of_column]
+
+
 def profile_kernel(left: Floats, right: Floats, *, unit: float) -> Floats:
     """Alike in direction, stronger for stronger profiles: (a, k), (b, k) -> (a, b) float64.
 

@@ -15,7 +15,7 @@ from pyarrow import csv as arrow_csv
 
 from pertcast.errors import InputError, several
 from pertcast.io.narrow import csv_header, missing_column, open_checked, read_text, reason, typed
-from pertcast.schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, GENE, OBS_ID
+from pertcast.schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, GENE, OBS_ID, Table
 
 _ROWS = 1 << 20  # rows of the long table in memory at a time
 _BYTES = 1 << 20  # of each column of the file read at a time
@@ -49,30 +49,33 @@ def pseudobulk_long(
     *,
     excluded: Path | None = None,
     by: Sequence[str] = ("plate_name", "well", "cell_type"),
+    tables: tuple[Table, Table] = (COUNTS_LONG, COUNTS_OBS),
 ) -> tuple[pd.DataFrame, NDArray[np.int64], tuple[str, ...]]:
     """Sum the counts of all cells of a group, gene by gene.
 
     counts      Parquet, `obs_id, gene, count`, one row per cell and gene with a count above zero
+    tables      what `counts` and `obs_meta` are; the second column of the former's key tells what was counted
     obs_meta    CSV, one row per cell; `by` names columns of it (a well is not unique across plates)
     excluded    CSV of pairs `obs_id, gene` whose counts are left out; their cells still count as cells
     returns     groups in sorted order (k, columns of `by`, every column constant within groups, `cells`),
                 summed counts (k, g), and the g genes in sorted order
     Raises InputError when a column is missing or of a wrong type, or a cell of `counts` is not in `obs_meta`.
     """
-    cells = _read_cells(Path(obs_meta), tuple(by))
+    table, gene_column = tables[0], tables[0].key[1]
+    cells = _read_cells(Path(obs_meta), tuple(by), tables[1])
     groups, group_of_cell = _group(cells, list(by))
     cell_codes = pd.Index(cells[OBS_ID])
-    genes = _genes(Path(counts))
+    genes = _genes(Path(counts), table)
     gene_codes = pd.Index(genes)
     left_out = None if excluded is None else _Excluded(Path(excluded), cell_codes, gene_codes)
 
     sums = np.zeros(len(groups) * len(genes), np.int64)  # (k * g,)
-    for batch in _batches(Path(counts), [OBS_ID, GENE, COUNT]):
+    for batch in _batches(Path(counts), [OBS_ID, gene_column, COUNT], table):
         cell = _codes(batch.column(OBS_ID), cell_codes)  # (rows,)
         if (cell < 0).any():
             stranger = f"the cell '{batch.column(OBS_ID)[int(np.argmax(cell < 0))]}'"
             raise InputError(f"'{counts}' holds {stranger}, which '{obs_meta}' lacks. Use files of one data set.")
-        gene = _codes(batch.column(GENE), gene_codes)  # (rows,)
+        gene = _codes(batch.column(gene_column), gene_codes)  # (rows,)
         number = _numbers(batch.column(COUNT), Path(counts))
         if left_out is not None:
             number[left_out.contains(cell, gene)] = 0
@@ -110,11 +113,11 @@ class _Excluded:
         return found
 
 
-def _read_cells(path: Path, by: tuple[str, ...]) -> pd.DataFrame:
-    cells, problems = typed(read_text(path), COUNTS_OBS)
+def _read_cells(path: Path, by: tuple[str, ...], table: Table) -> pd.DataFrame:
+    cells, problems = typed(read_text(path), table)
     problems += [f"column '{name}' is missing (groups are formed by it)" for name in by if name not in cells.columns]
     if problems:
-        raise InputError(several(f"Table '{COUNTS_OBS.name}' ({path})", problems))
+        raise InputError(several(f"Table '{table.name}' ({path})", problems))
     return cells
 
 
@@ -127,36 +130,36 @@ def _group(cells: pd.DataFrame, by: list[str]) -> tuple[pd.DataFrame, NDArray[np
     return groups.assign(cells=grouped.size()).reset_index(), grouped.ngroup().to_numpy()
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: Path, table: Table) -> pq.ParquetFile:
     try:
         types = pq.read_schema(open_checked(path))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    needed = [column for column in COUNTS_LONG.columns if column.required]
+    needed = [column for column in table.columns if column.required]
     problems = [missing_column(column, types.names) for column in needed if column.name not in types.names]
     if not problems and not pa.types.is_integer(types.field(COUNT).type):
         problems = [f"column '{COUNT}' has type {types.field(COUNT).type}, whole numbers expected (raw counts)"]
     if problems:
-        raise InputError(several(f"Table '{COUNTS_LONG.name}' ({path})", problems))
+        raise InputError(several(f"Table '{table.name}' ({path})", problems))
     # Text is repeated millions of times: as dictionaries, each batch looks its few distinct values up once. Without
     # buffering ahead, memory stays flat even where the file is one single row group.
-    return pq.ParquetFile(path, read_dictionary=[OBS_ID, GENE], pre_buffer=False, buffer_size=_BYTES)
+    return pq.ParquetFile(path, read_dictionary=list(table.key), pre_buffer=False, buffer_size=_BYTES)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"'{path}' is not a whole Parquet file: {reason(error)}. Copy or download it again.")
 
 
-def _genes(path: Path) -> tuple[str, ...]:
+def _genes(path: Path, table: Table) -> tuple[str, ...]:
     """Collect the distinct genes in sorted order, reading that column alone."""
     genes: set[str] = set()
-    for batch in _batches(path, [GENE]):
-        genes.update(_dictionary(batch.column(GENE)).dictionary.to_pylist())
+    for batch in _batches(path, [table.key[1]], table):
+        genes.update(_dictionary(batch.column(0)).dictionary.to_pylist())
     return tuple(sorted(genes))
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    file = _open(path)
+def _batches(path: Path, columns: list[str], table: Table) -> Iterator[pa.RecordBatch]:
+    file = _open(path, table)
     try:
         yield from file.iter_batches(batch_size=_ROWS, columns=columns)
     except (pa.ArrowException, OSError) as error:

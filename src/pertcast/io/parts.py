@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,15 @@ def _read_h5ad(path: Path, layer: str) -> Wide:
     return Wide(path, frame, genes, values, problems)
 
 
-def read_test(folder: Path, train: pd.DataFrame | None, faults: list[str]) -> pd.DataFrame:
+def read_test(
+    folder: Path, train: pd.DataFrame | None, baseline: pd.DataFrame | None, faults: list[str]
+) -> pd.DataFrame:
+    """Read the pairs to predict; their cell types must be those of training, or described by their untreated cells."""
     path = folder / schema.ID_MAP.file
     test, problems = typed(read_text(path), schema.ID_MAP)
     if train is not None and CELL_TYPE in train.columns and CELL_TYPE in test.columns:
-        problems += _unseen_cell_types(test, sorted(train[CELL_TYPE].dropna().unique()))
+        described = set() if baseline is None else set(baseline.index)
+        problems += _unseen_cell_types(test, sorted(described.union(train[CELL_TYPE].dropna())))
     problems += _unparseable(test, schema.ID_MAP.key)
     note(faults, schema.ID_MAP, path, problems)
     return test
@@ -102,7 +107,7 @@ def _unseen_cell_types(test: pd.DataFrame, known: list[str]) -> list[str]:
     problems = []
     for cell_type, rows in test[unseen].groupby(CELL_TYPE, sort=True).groups.items():
         first = row_name(test, int(rows[0]), schema.ID_MAP.key)
-        what = f"de_train lacks the cell type of {counted(len(rows), 'row')}, first {first}"
+        what = f"neither de_train nor cell_baseline has the cell type of {counted(len(rows), 'row')}, first {first}"
         problems.append(f"{what}: {unknown('cell type', cell_type, known)}")
     return problems
 
@@ -125,6 +130,17 @@ def read_baseline(folder: Path, faults: list[str]) -> pd.DataFrame | None:
     if wide.problems:
         return None
     return pd.DataFrame(wide.values, index=pd.Index(wide.keys[CELL_TYPE], name=CELL_TYPE), columns=list(wide.genes))
+
+
+def read_accessibility(folder: Path, faults: list[str]) -> pd.DataFrame | None:
+    """Read accessibility as a row per cell type, one float32 column per peak."""
+    path = find(folder, schema.CELL_ACCESSIBILITY)
+    if path is None:
+        return None
+    table = replace(schema.CELL_ACCESSIBILITY, genes=True)  # its number columns are cell types
+    wide = read_wide(path, table)
+    note(faults, table, path, wide.problems)
+    return None if wide.problems else pd.DataFrame(wide.values.T, index=pd.Index(wide.genes, name=CELL_TYPE))
 
 
 def read_simulated(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from pertcast.io import parts
 from pertcast.io.narrow import read_text, typed
 from pertcast.io.wide import Wide, column_names, gene_columns, read_wide
 from pertcast.schema import CELL_TYPE, COMPOUND, COMPOUND_ID, ID, SMILES, Table
-from pertcast.types import Question
+from pertcast.types import Profiles, Question
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Competition:
     test: pd.DataFrame  # (m, 5)  id, cell_type, sm_name, sm_lincs_id, SMILES; the last two None where unknown
     compounds: pd.DataFrame | None  # (k, ...)  sm_lincs_id and whatever else is known
     cell_baseline: pd.DataFrame | None  # index cell_type, one float32 column per gene
+    cell_accessibility: pd.DataFrame | None  # index cell_type, one float32 column per peak
     simulated: bool
     digest: str  # sha256 of the content, whatever the form of the files or their dates
     unknown_compounds: tuple[str, ...]  # to be predicted, absent from training
@@ -79,6 +80,11 @@ def question_of(competition: Competition) -> Question:
         competition.y,
         test[schema.ID].to_numpy(),
         *(test[name].to_numpy(object) for name in columns),
+        contexts={
+            name: Profiles(table.index.to_numpy(object), table.to_numpy(np.float32))
+            for name in schema.CONTEXTS
+            if (table := getattr(competition, name)) is not None
+        },
     )
 
 
@@ -144,9 +150,10 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
     parts.check_folder(folder)
     faults: list[str] = []
     train = _attempt(faults, parts.read_train, folder, layer, faults)
-    test = _attempt(faults, parts.read_test, folder, None if train is None else train.keys, faults)
-    compounds = _attempt(faults, parts.read_compounds, folder, faults)
     baseline = _attempt(faults, parts.read_baseline, folder, faults)
+    test = _attempt(faults, parts.read_test, folder, None if train is None else train.keys, baseline, faults)
+    accessibility = _attempt(faults, parts.read_accessibility, folder, faults)
+    compounds = _attempt(faults, parts.read_compounds, folder, faults)
     simulated = _attempt(faults, parts.read_simulated, folder)
     genes: tuple[str, ...] = ()
     if train is not None and test is not None and ID in test.columns:
@@ -164,8 +171,9 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         test=test,
         compounds=compounds,
         cell_baseline=baseline,
+        cell_accessibility=accessibility,
         simulated=simulated,
-        digest=_digest(train, test, compounds, baseline),
+        digest=_digest(train, (test, compounds, baseline), accessibility),
         unknown_compounds=tuple(name for name in dict.fromkeys(test[COMPOUND]) if name not in known),
     ), []
 
@@ -220,9 +228,10 @@ def _with_structures(test: pd.DataFrame, train: pd.DataFrame, compounds: pd.Data
     return filled
 
 
-def _digest(train: Wide, test: pd.DataFrame, compounds: pd.DataFrame | None, baseline: pd.DataFrame | None) -> str:
+def _digest(train: Wide, others: tuple[pd.DataFrame | None, ...], accessibility: pd.DataFrame | None) -> str:
+    """Digest the content; a table that few folders have counts only where it is there."""
     digest = hashlib.sha256()
-    for part in (train.keys, test, compounds, baseline):
+    for part in (train.keys, *others, *([] if accessibility is None else [accessibility])):
         digest.update(b"none" if part is None else part.to_json(orient="split", double_precision=15).encode())
     digest.update("\n".join(train.genes).encode())
     digest.update(np.ascontiguousarray(train.values).tobytes())

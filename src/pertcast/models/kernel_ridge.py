@@ -13,13 +13,18 @@ from pydantic import Field, field_validator
 from pertcast.config import Config
 from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.features.onehot import Vocabulary
-from pertcast.features.similarity import cell_type_similarity, profile_kernel, structure_kernel
+from pertcast.features.similarity import (
+    cell_type_similarity,
+    context_kernel,
+    profile_kernel,
+    structure_kernel,
+)
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.types import Block, Examples, Floats, Ints
 
-FACTORS = ("all", "cell_type", "similar_type", "compound", "structure", "profile")
+FACTORS = ("all", "cell_type", "similar_type", "context", "compound", "structure", "profile")
 KEPT = 0.15  # share of a hidden cell type's rows that stay, as the question leaves a few
 SIMILARITY_SCORES = 64  # leading scores by which cell types are compared
 PREDICT_ROWS = 256  # rows a block of prediction
@@ -38,6 +43,7 @@ class KernelRidgeConfig(Config):
         "similar_type*profile": 2.0,
     }
     profile: str = "compound_residual_mean"  # block: what a compound does in the other cell types
+    context: str = "cell_baseline"  # block: untreated cells of the cell type
     structure: tuple[str, ...] = ("morgan",)  # blocks of fingerprints, bits or counts; similarities are averaged
     hold_out: Literal["cell_type", "compound"] = "cell_type"  # whose rows are left out to choose the weights
     components: int = Field(200, ge=1)  # principal scores of the response
@@ -68,10 +74,12 @@ class _Side:
     of_compound: Ints  # (n,)  0 for a compound that training lacks
     structure: tuple[Block, ...]  # of n rows each
     profile: Floats  # (n, p)
+    context: Block  # of n rows
 
     def take(self, rows: Ints | slice) -> _Side:
-        structure = tuple(Block(block.table, block.index[rows]) for block in self.structure)
-        return _Side(self.of_type[rows], self.of_compound[rows], structure, self.profile[rows])
+        structure = tuple(block.take(rows) for block in self.structure)
+        context = self.context.take(rows)
+        return _Side(self.of_type[rows], self.of_compound[rows], structure, self.profile[rows], context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,8 @@ class _Kernel:
             return (left.of_type[:, None] == right.of_type[None, :]).astype(float)
         if name == "similar_type":
             return self.similarity[left.of_type][:, right.of_type - 1]
+        if name == "context":
+            return context_kernel(left.context, right.context)
         if name == "compound":
             return (left.of_compound[:, None] == right.of_compound[None, :]).astype(float)
         if name == "structure":
@@ -176,7 +186,12 @@ class KernelRidge:
             compounds.encode(rows.compound),
             tuple(rows.block(name) for name in self.config.structure if "structure" in used),
             rows.block(self.config.profile).dense() if "profile" in used else np.zeros((len(rows), 1)),
+            rows.block(self.config.context) if "context" in used else _nothing(len(rows)),
         )
+
+
+def _nothing(rows: int) -> Block:
+    return Block(np.zeros((1, 1), np.float32), np.zeros(rows, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,15 +283,16 @@ def _learned(side: _Side, scores: Floats, *, types: int) -> dict[str, Floats]:
 
 
 def _stored(side: _Side) -> Mapping[str, Floats]:
-    """Everything of the training rows that predictions need; each structure once."""
+    """Everything of the training rows that predictions need; each structure and cell type once."""
     arrays = {"train_type": side.of_type, "train_compound": side.of_compound, "train_profile": side.profile}
-    for i, block in enumerate(side.structure):
+    for name, block in [("context", side.context), *((str(i), block) for i, block in enumerate(side.structure))]:
         rows, index = np.unique(block.index, return_inverse=True)
-        arrays |= {f"structures.{i}": block.table[rows], f"structure.{i}": index}
+        arrays |= {f"table.{name}": block.table[rows], f"index.{name}": index}
     return arrays
 
 
 def _restored(arrays: Mapping[str, Floats]) -> _Side:
-    kinds = sum(name.startswith("structures.") for name in arrays)
-    structure = tuple(Block(arrays[f"structures.{i}"], arrays[f"structure.{i}"]) for i in range(kinds))
-    return _Side(arrays["train_type"], arrays["train_compound"], structure, arrays["train_profile"])
+    names = [name.removeprefix("table.") for name in arrays if name.startswith("table.")]
+    blocks = {name: Block(arrays[f"table.{name}"], arrays[f"index.{name}"]) for name in names}
+    structure = tuple(blocks[name] for name in sorted(set(names) - {"context"}, key=int))
+    return _Side(arrays["train_type"], arrays["train_compound"], structure, arrays["train_profile"], blocks["context"])

@@ -16,6 +16,7 @@ from pertcast.config import FeatureConfig, Recipe
 from pertcast.engine.local import run_units
 from pertcast.errors import InputError, LeakError
 from pertcast.features.assemble import Assembled, assemble
+from pertcast.features.context import check_described
 from pertcast.features.target_space import learned_question, to_response
 from pertcast.io.cache import Cache
 from pertcast.models.registry import build, entry
@@ -30,6 +31,7 @@ from pertcast.runs import (
     write_manifest,
     write_unit,
 )
+from pertcast.schema import CONTEXTS
 from pertcast.types import Examples, Floats, Fold, Ints, Model, Predictions, Question
 
 
@@ -62,8 +64,10 @@ def cross_validate(
     jobs   processes side by side; a script that asks for more than one needs the `__main__` guard
     Raises InputError for a faulty recipe before anything is fitted.
     """
+    asked = {*question.cell_type, *question.test_cell_type}
     for recipe in recipes:
         build(recipe.model, recipe.settings)
+        check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
     runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
     for run in runs.values():
         write_manifest(run, folds, strategy=strategy, data_digest=data_digest)
