@@ -54,6 +54,7 @@ BESIDE = {
     ("pertcast.cli", "pertcast.report"),
     ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),
+    ("pertcast.commands", "pertcast.app"),
     ("pertcast.app", "pertcast.report"),
     ("pertcast.__main__", "pertcast.cli"),
 }
