@@ -14,6 +14,7 @@ from pertcast.cells.masked_autoencoder import NAME
 from pertcast.cells.masked_scores import GeneMeans, masked_scores, seen_genes
 from pertcast.cells.registry import build
 from pertcast.cells.trajectory import Change, roll_out
+from pertcast.config import load_cell_recipe
 from pertcast.errors import InputError
 from pertcast.nn.fit import fit_network
 from pertcast.types import Cells
@@ -192,3 +193,16 @@ def test_negative_values_are_refused():
     bad = replace(cells, x=csr_array(cells.x.toarray() - 1))
     with pytest.raises(InputError, match=r"was given \d+ values below 0 or not finite"):
         build(NAME).fit(bad, seed=0)
+
+
+def test_the_published_preset_has_the_published_sizes():
+    """System 001: one hidden layer of 1,024, 50-80 % hidden, batches of 32, Adam at 1e-3; no ReLU at the output."""
+    recipe = load_cell_recipe("system-001")
+    config = build(recipe.model, recipe.settings).config
+    assert (config.family, config.hidden, config.activation) == ("autoencoder", (1024,), "relu")
+    assert (config.hiding.low, config.hiding.high, config.hiding.zeros) == (0.5, 0.8, False)
+    training = config.training
+    assert (training.epochs, training.batch, training.lr, training.optimizer) == (50, 32, 1e-3, "adam")
+    later = load_cell_recipe("system-001-transformer")
+    config = build(later.model, later.settings).config
+    assert (config.family, config.blocks, config.heads, config.hiding.high) == ("transformer", 6, 8, 0.5)
