@@ -16,7 +16,7 @@ from pertcast.config import load_preset
 
 COMMANDS = (
     "demo", "download", "download kaggle", "download openproblems", "check", "models", "cv", "ensemble", "submission",
-    "validate", "score", "predict", "tune", "de", "simulate", "simulate base", "simulate mechanism",
+    "validate", "score", "predict", "tune", "app", "de", "baseline", "simulate", "simulate base", "simulate mechanism",
     "simulate timecourse", "simulate composition", "cells", "cells models", "cells fit", "cells predict",
     "cells evaluate", "cells benchmark", "story",
 )  # fmt: skip

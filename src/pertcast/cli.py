@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,6 +122,9 @@ def cv(
     out: Annotated[Path, typer.Option(help="Where runs are kept; finished units are not fitted again.")] = RUNS,
     folds: Annotated[str, typer.Option(help=FOLDS)] = "task",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per seeded model.")] = 1,
+    against: Annotated[
+        str | None, typer.Option(help="Recipe or floor that the others are compared to, paired.")
+    ] = None,
     change: Changes = None,
     device: Device = "auto",
     jobs: Jobs = 0,
@@ -130,6 +135,8 @@ def cv(
     """Cross-validate recipes beside the floors; resumable."""
     from pertcast import workflow
 
+    if against is not None:
+        workflow.check_against(against, recipe, change or ())
     result = workflow.cross_validate(
         recipe,
         data,
@@ -143,7 +150,8 @@ def cv(
         layer=layer,
     )
     folders = [str(run.folder) for run in result.runs]
-    show(result.table, as_json=as_json, runs=folders)
+    paired = [] if against is None else result.table.paired(against, result.scope.cell_type)
+    show(result.table, [one.text() for one in paired], as_json=as_json, runs=folders, paired=list(map(asdict, paired)))
     say("\n  ".join(["Runs, for `pertcast ensemble`:", *folders]))
     draw(out / "cv.png", result.table, result.scope)
 
@@ -226,11 +234,11 @@ app.command()(story)
 app.command()(tune)
 
 
-def show(table: ScoreTable, *, as_json: bool, **facts: object) -> None:
-    """Print a score table, for people or for machines."""
+def show(table: ScoreTable, lines: Sequence[str] = (), *, as_json: bool, **facts: object) -> None:
+    """Print a score table, for people with lines below it, or for machines."""
     from pertcast.report.text import plain
 
-    answer({**facts, **table.as_dict()}, plain(table), as_json=as_json)
+    answer({**facts, **table.as_dict()}, "\n".join([plain(table), *lines]), as_json=as_json)
 
 
 def draw(path: Path, table: ScoreTable, scope: Scope) -> None:

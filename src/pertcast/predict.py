@@ -117,10 +117,12 @@ class Forecaster:
 
         A structure that a training compound has (the same canonical SMILES, else the same first block of the InChIKey)
         is taken as that compound; any other is described as test compounds are that training never saw.
-        Raises InputError for a cell type or name that training did not show, and for SMILES that cannot be parsed.
+        Raises InputError for a cell type that training did not show and no block describes, a name that it did not
+        show, and SMILES that cannot be parsed.
         """
-        if cell_type not in self.features.cell_types.names:
-            raise InputError(unknown("cell type", cell_type, self.features.cell_types.names))
+        known = {*self.features.cell_types.names, *self.features.contexts.cell_types.names}
+        if cell_type not in known:
+            raise InputError(unknown("cell type", cell_type, known))
         names, structures = self._resolved(compounds)
         new = [f"new: {smiles}" if name is None else name for name, smiles in zip(names, structures, strict=True)]
         column = np.full(len(new), cell_type, dtype=object)

@@ -14,7 +14,7 @@ from pertcast import tuning
 from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
 from pertcast.ensemble import Blended, blend_members
-from pertcast.errors import InputError, shorten
+from pertcast.errors import InputError, shorten, unknown
 from pertcast.facts import facts, remarks, write_checked
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
@@ -129,6 +129,13 @@ def cross_validate(
         out, result.table, runs=runs, folds=made, data_digest=competition.digest, simulated=competition.simulated
     )
     return result
+
+
+def check_against(name: str, recipes: Sequence[str], changes: Sequence[str] = ()) -> None:
+    """Raise InputError unless a recipe to compare with is one of those that are fitted, or a floor."""
+    known = [*(load_recipe(recipe, changes).name for recipe in recipes), *FLOORS]
+    if name not in known:
+        raise InputError(unknown("recipe to compare with", name, known))
 
 
 def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:

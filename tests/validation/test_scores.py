@@ -97,3 +97,14 @@ def test_as_plain_data(table):
     assert data["verdicts"] == table.verdicts()
     line = next(line for line in data["lines"] if line["name"] == "good")
     assert (line["kind"], line["mrrmse"], line["v_floor"], line["parts"]["T"]) == ("model", 1.75, -0.75, 1.5)
+
+
+def test_paired_comparison_by_hand(table):
+    """Good minus bad: -2 -1 -1 -1; by compound -1.5 and -1, by cell type -2 and -1 (three rows); best first."""
+    kinds = np.array(["T", "B", "B", "B"], dtype=object)
+    (found,) = table.paired("bad", kinds)
+    assert (found.name, found.difference) == ("good", -1.25)
+    assert found.over_compounds == (-1.5, -1.0)
+    assert found.over_cell_types == (-2.0, -1.0)
+    assert found.text().startswith("good minus bad: -1.2500 (95 % interval -1.5000 to -1.0000 over compounds, -2.0000")
+    assert [one.name for one in table.paired("gene-mean", kinds)] == ["good", "bad"]

@@ -44,6 +44,24 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """One predictor's errors minus another's, row by row; below 0 the former is better."""
+
+    name: str
+    against: str
+    difference: float  # of the MRRMSE
+    over_compounds: tuple[float, float]  # 95 % interval, whole compounds drawn again
+    over_cell_types: tuple[float, float]  # 95 % interval, whole cell types drawn again
+
+    def text(self) -> str:
+        intervals = (
+            f"{low:+.4f} to {high:+.4f} over {unit}"
+            for (low, high), unit in ((self.over_compounds, "compounds"), (self.over_cell_types, "cell types"))
+        )
+        return f"{self.name} minus {self.against}: {self.difference:+.4f} (95 % interval {', '.join(intervals)})"
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreTable:
     """All scores of one set of rows."""
 
@@ -66,6 +84,20 @@ class ScoreTable:
 
     def line(self, name: str) -> Line:
         return next(line for line in self.lines if line.name == name)
+
+    def paired(self, against: str, cell_type: Strings) -> list[Paired]:
+        """Compare every other model with one predictor on the same rows, best first.
+
+        cell_type  (n,)  of the rows
+        """
+        base = next(scored for scored in self.scored if scored.name == against)
+        found = []
+        for scored in self.scored:
+            if scored.kind == "model" and scored is not base:
+                d = scored.rmse - base.rmse  # (n,)
+                intervals = interval(d, self.compound), interval(d, cell_type)
+                found.append(Paired(scored.name, against, float(d.mean()), *intervals))
+        return sorted(found, key=lambda one: one.difference)
 
     def verdicts(self) -> list[str]:
         """Say of every model below its floor that it is."""
