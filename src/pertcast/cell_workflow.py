@@ -98,7 +98,9 @@ def differential_expression(
     """
     _check_places(out, long)
     sd = "exact" if exact else "limma"
-    how = Comparison(asked.condition, asked.control, asked.covariates, weights, asked.expressed_only, sd)
+    how = Comparison(
+        asked.condition, asked.control, asked.covariates, weights, asked.expressed_only, sd, plain=asked.plain
+    )
     bulk, told = _samples(path, needed_columns(how, [asked.group], asked.replicate), min_cells, layer)
     table = carry(de_table(bulk, asked.group, how, skip=skip, joint=asked.joint), told, asked.condition)
     rows = row_reliability(bulk, table.keys, group=asked.group, condition=asked.condition, control=asked.control)

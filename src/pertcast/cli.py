@@ -57,14 +57,16 @@ RUNS = Path("data/interim/runs")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write the simulated competition to.")],
     size: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    cells: Annotated[bool, typer.Option("--cells", help="Write the simulated single cells, too.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Simulate a competition with known truth: data, solution and the oracle's own score."""
     from pertcast.simulate.demo import write_demo
 
-    facts = write_demo(out, size=size, seed=seed)
-    told = {key: facts[key] for key in ("size", "seed", "version", "mrrmse_zeros", "mrrmse_oracle")}
+    facts = write_demo(out, size=size, seed=seed, cells=cells)
+    kept = {"size", "seed", "version", "mrrmse_zeros", "mrrmse_oracle", "cells"}
+    told = {key: value for key, value in facts.items() if key in kept}
     zeros, oracle = (told[f"mrrmse_{name}"]["all"] for name in ("zeros", "oracle"))
     answer(
         {"folder": str(out), **told},

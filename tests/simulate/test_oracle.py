@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 from pertcast.de.log10_p import signed_log10_p
+from pertcast.de.normalization import log2_cpm_voom
 from pertcast.simulate import oracle, plates
 
 DEPTH_SD = 0.25
@@ -30,7 +31,8 @@ def test_moments_of_log_cpm_equal_those_of_the_wells_that_are_drawn():
     log_mean = rng.normal(1.5, 2.0, 400)
     dispersion = np.array([0.05, 0.2])[np.arange(400) % 2]
     total = np.log(np.exp(log_mean).sum())
-    drawn = plates.measure(np.tile(log_mean, (6000, 1)), dispersion, depth_sd=DEPTH_SD, rng=rng)
+    counts = plates.draw_counts(np.tile(log_mean, (6000, 1)), dispersion, depth_sd=DEPTH_SD, rng=rng)
+    drawn = log2_cpm_voom(counts)
     mean, variance = oracle.log_cpm_moments(log_mean[None], dispersion, depth_sd=DEPTH_SD)
     per_million = np.log2(1e6) - total / np.log(2)
     assert np.abs(drawn.mean(0) - mean[0] - per_million).max() < 0.08

@@ -30,7 +30,7 @@ def de(
     design: Annotated[
         str | None,
         typer.Option(
-            help="Published design that sets what is not given: kaggle (a model per cell type) or openproblems."
+            help="Published design that sets what is not given: kaggle (a model per cell type), openproblems, or demo."
         ),
     ] = None,
     covariate: Annotated[

@@ -12,7 +12,7 @@ from pertcast.de.linear_model import ContrastSd, fit_contrasts, fit_linear, fit_
 from pertcast.de.log10_p import adjust_log10_p, signed_log10_p
 from pertcast.de.log_odds import log_odds
 from pertcast.de.moderated_t import ModeratedT, moderated_t
-from pertcast.de.normalization import filter_by_expression, library_sizes, log2_cpm, tmm_factors
+from pertcast.de.normalization import filter_by_expression, library_sizes, log2_cpm, log2_cpm_voom, tmm_factors
 from pertcast.de.pseudobulk import Pseudobulk
 from pertcast.de.voom import voom
 from pertcast.errors import InputError, shorten
@@ -31,6 +31,7 @@ class Comparison:
     weights: bool = True  # voom; without it the prior variance follows the mean (limma-trend)
     expressed_only: bool = True  # test only genes that edgeR's filter keeps
     contrast_sd: ContrastSd = "limma"
+    plain: bool = False  # log2 CPM by plain totals, one prior variance for all genes, all genes tested
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def compare(bulk: Pseudobulk, how: Comparison) -> Compared:
     """
     plan = plan_comparison(bulk.obs, how)
     labels = bulk.obs[how.condition].astype(str).to_numpy()
-    tested = bulk.counts.any(axis=0)  # a gene without counts varies only as the library sizes do
+    tested = bulk.counts.any(axis=0) | how.plain  # a gene without counts varies only as the library sizes do
     if how.expressed_only:
         tested &= filter_by_expression(bulk.counts, labels)
     return compare_by_plan(bulk, plan, tested, how)
@@ -103,6 +104,9 @@ def compare_by_plan(bulk: Pseudobulk, plan: Plan, tested: NDArray[np.bool_], how
 
 def _test(counts: NDArray, lib_size: Floats, plan: Plan, how: Comparison) -> tuple[ModeratedT, Floats]:
     design, names = plan.design.matrix, plan.design.names
+    if how.plain:
+        y = log2_cpm_voom(counts)
+        return moderated_t(fit_contrasts(fit_linear(y, design, names=names), plan.contrasts)), y.mean(axis=0)
     if how.weights:
         v = voom(counts, design, lib_size=lib_size, names=names)
         fit = fit_weighted(v.log2_cpm, design, v.weights, plan.contrasts, names=names, contrast_sd=how.contrast_sd)

@@ -26,6 +26,7 @@ class Analysis:
     covariates: tuple[str, ...] = ()
     expressed_only: bool = True  # test only genes that edgeR's filter keeps
     joint: bool = False  # one model of all groups; without it one each
+    plain: bool = False  # log2 CPM by plain totals and one prior variance; without it TMM, voom or a trend
 
 
 ANALYSES = {
@@ -41,6 +42,16 @@ ANALYSES = {
     # ~ 0 + sm_cell_type + plate_name, all cell types at once
     "openproblems": Analysis(
         CELL_TYPE, COMPOUND, NEGATIVE_CONTROL, ("plate_name", "well"), ("plate_name",), joint=True
+    ),
+    # the simulated competition's own, by which its tables were made
+    "demo": Analysis(
+        CELL_TYPE,
+        COMPOUND,
+        NEGATIVE_CONTROL,
+        ("plate_name", "well"),
+        ("donor_id", "plate_name"),
+        expressed_only=False,
+        plain=True,
     ),
 }
 
@@ -75,4 +86,5 @@ def analysis(
         covariates=tuple(covariates) or base.covariates,
         expressed_only=base.expressed_only if expressed_only is None else expressed_only,
         joint=base.joint,
+        plain=base.plain,
     )

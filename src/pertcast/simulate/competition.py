@@ -1,11 +1,13 @@
 """A demo competition whose truth is known: which pairs are measured, what is planted, what is measured, the ceiling."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from pertcast.de.log10_p import signed_log10_p
+from pertcast.de.normalization import log2_cpm_voom
 from pertcast.simulate import oracle, pharmacology, plates
 from pertcast.simulate.chemistry import Compound, build_compounds
 from pertcast.types import Floats, Ints
@@ -111,15 +113,32 @@ class Demo:
     oracle_test: Floats  # (n_test, g)
 
 
-def simulate_competition(config: DemoConfig, *, seed: int) -> Demo:
-    """Simulate a competition. Same config and seed, same numbers."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One cell type before its analysis: what was planted, and the counts of its wells."""
+
+    cell_type: int  # number
+    wells: plates.Wells  # n of them
+    counts: Ints  # (n, g)
+    effects: Floats  # (c, g)  natural-log fold changes of expression, planted
+
+
+def simulate_competition(
+    config: DemoConfig, *, seed: int, watch: Callable[[Pairs, tuple[Compound, ...], Measured], None] | None = None
+) -> Demo:
+    """Simulate a competition. Same config and seed, same numbers.
+
+    watch   shown the counts of each cell type, one after the other: all of them at once would be too many to keep
+    """
     compounds = build_compounds(config.compounds, rng=_stream(seed, 0))
     drugs = pharmacology.pharmacology(compounds, potencies(config.compounds), rng=_stream(seed, 1))
     pairs = choose_pairs(config, drugs.potency, compounds, rng=_stream(seed, 2))
     biology = _Biology.draw(config, rng=_stream(seed, 3))
     train, test = (np.empty((2, len(rows), config.genes)) for rows in (pairs.train, pairs.test))
     for number in range(len(config.cell_types)):
-        both = _one_cell_type(config, number, drugs, pairs, biology, rng=_stream(seed, 4 + number))
+        both, measured = _one_cell_type(config, number, drugs, pairs, biology, rng=_stream(seed, 4 + number))
+        if watch:
+            watch(pairs, compounds, measured)
         position = np.full(config.compounds, -1)
         position[pairs.measured[number]] = np.arange(len(pairs.measured[number]))
         for table, rows in ((train, pairs.train), (test, pairs.test)):
@@ -204,8 +223,8 @@ class _Biology:
 
 
 def _one_cell_type(config: DemoConfig, number: int, drugs, pairs: Pairs, biology: _Biology, *,
-                   rng: np.random.Generator) -> Floats:  # fmt: skip
-    """Return the response and the oracle's prediction for all measured compounds: (2, k, g)."""
+                   rng: np.random.Generator) -> tuple[Floats, Measured]:  # fmt: skip
+    """Return the response and the oracle's prediction for all measured compounds: (2, k, g); and the counts."""
     cell = config.cell_types[number]
     measured = pairs.measured[number]
     others = np.setdiff1d(np.arange(config.compounds), pairs.positive)
@@ -226,10 +245,12 @@ def _one_cell_type(config: DemoConfig, number: int, drugs, pairs: Pairs, biology
     depth[treated] -= cell.loss * potency[wells.compound[treated]]
     top = log_mean.max(axis=1, keepdims=True)
     log_mean += depth[:, None] - top - np.log(np.exp(log_mean - top).sum(axis=1, keepdims=True))
-    y = plates.measure(log_mean, biology.dispersion, depth_sd=DEPTH_SD, rng=rng)
+    counts = plates.draw_counts(log_mean, biology.dispersion, depth_sd=DEPTH_SD, rng=rng)
+    y = log2_cpm_voom(counts)
     tests, maps = plates.compare(y, wells, measured)
     scale = tests.unscaled_sd * np.sqrt(tests.prior.posterior)  # (k, g)
     moments = oracle.log_cpm_moments(log_mean[treated], biology.dispersion, depth_sd=DEPTH_SD)
     per_million = np.log2(1e6) - depth[treated, None] / np.log(2)
     expected = oracle.oracle_rows(maps, y, (moments[0] + per_million, moments[1]), treated, scale=scale, df=tests.df)
-    return np.stack([signed_log10_p(tests.t, tests.df), expected])
+    both = np.stack([signed_log10_p(tests.t, tests.df), expected])
+    return both, Measured(number, wells, counts, effects)

@@ -15,20 +15,22 @@ from pertcast.errors import InputError, shorten, unknown
 from pertcast.io.atomic import atomic_folder, write_json, write_parquet
 from pertcast.metrics.rowwise import mrrmse
 from pertcast.simulate.competition import DEMO_VERSION, SIZES, Demo, simulate_competition
+from pertcast.simulate.demo_cells import CELL_FILES, DemoCells
 from pertcast.types import Floats, Ints, Strings
 
 TRUTH = "truth.json"
 FILES = (
     "README.md", "de_train.parquet", "id_map.csv", "sample_submission.csv", "solution.parquet", "oracle.parquet",
-    "oracle_train.parquet", TRUTH,
+    "oracle_train.parquet", TRUTH, *CELL_FILES,
 )  # fmt: skip  # all that a demo writes: a folder with anything else in it is not ours to replace
 
 
-def write_demo(out: Path, *, size: str = "small", seed: int = 0) -> dict[str, object]:
+def write_demo(out: Path, *, size: str = "small", seed: int = 0, cells: bool = False) -> dict[str, object]:
     """Simulate a competition and write its folder, whole or not at all. Same size and seed, same bytes.
 
     size      tiny (60 genes x 12 compounds x 4 cell types), small (1,000 x 100 x 6) or full (the real competition's
               614 + 255 rows x 18,211 genes and its sparsity)
+    cells     write the single cells, too, whose sums by well the tables were computed from
     returns   what `truth.json` says: floors and ceiling of the MRRMSE, and what was planted
     Raises InputError for an unknown size, or where `out` holds anything but an older demo.
     """
@@ -36,14 +38,24 @@ def write_demo(out: Path, *, size: str = "small", seed: int = 0) -> dict[str, ob
         raise InputError(unknown("demo size", size, SIZES))
     out = Path(out)
     _refuse_other_content(out)
-    demo = simulate_competition(SIZES[size], seed=seed)
-    facts = _facts(demo, size)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out, replace=True) as draft:
+        demo, drawn = _simulate(draft, size, seed, cells=cells)
+        facts = _facts(demo, size) | drawn
         _write_tables(draft, demo)
         write_json(draft / TRUTH, facts)
         (draft / "README.md").write_text(_readme(demo, facts))
     return facts
+
+
+def _simulate(folder: Path, size: str, seed: int, *, cells: bool) -> tuple[Demo, dict[str, object]]:
+    """Simulate a competition; where cells are wanted write them, and say how many they are."""
+    config = SIZES[size]
+    if not cells:
+        return simulate_competition(config, seed=seed), {}
+    with DemoCells(folder, config, seed=seed) as files:
+        demo = simulate_competition(config, seed=seed, watch=files.add)
+        return demo, {"cells": files.finish()}
 
 
 def _refuse_other_content(out: Path) -> None:
@@ -139,8 +151,21 @@ plates give negative-binomial counts, which a moderated t against DMSO turns int
 | `solution.parquet` | what was "measured" for the rows to predict; for reporting |
 | `oracle.parquet` `oracle_train.parquet` | predictions of one who knows what was planted: the ceiling |
 | `truth.json` | what was planted, and the oracle's score |
-
+{_cells_table() if "cells" in facts else ""}
 MRRMSE on the rows to predict: zeros {facts["mrrmse_zeros"]["all"]:.3f}, oracle {facts["mrrmse_oracle"]["all"]:.3f}.
+"""
+
+
+def _cells_table() -> str:
+    return """| `cells.h5ad` | simulated single cells of the training rows and the controls |
+| `adata_train.parquet` `adata_obs_meta.csv` | the same cells in the competition's form |
+| `solution_cells.h5ad` | simulated single cells of the rows to predict; for reporting |
+| `oracle_effects.parquet` | planted log fold changes of expression, for every pair: the truth of the cells |
+
+The cells of a well sum up exactly to the counts that the tables were computed from: `pertcast de --design demo` on both
+h5ad files together gives `de_train.parquet` and `solution.parquet` again. Rows of cell types in which nothing is asked
+need `cells.h5ad` alone; in the others hidden wells tell of the variance, too. Given the counts of its well, a gene's
+counts are multinomial over the cells: shares of the well are gamma-distributed, three programs vary from cell to cell.
 """
 
 

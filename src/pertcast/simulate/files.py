@@ -7,20 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from pertcast.io.atomic import atomic_path
+from pertcast.io.cell_stream import CellStream
 from pertcast.simulate.cells import SimulatedCells
 from pertcast.simulate.mechanisms import StructuralModel
 from pertcast.simulate.populations import Context, block_rows
-from pertcast.types import Floats, Ints
+from pertcast.types import Floats
 
 KEY = "pertcast"  # in `uns`: a JSON string
 VERSION = 1  # of what is simulated; raise it with any change of the numbers
-CHUNK = 1 << 20  # numbers of a chunk on disk
 CONTEXT = ("population", "batch", "library", "time")  # columns of `obs` that the oracle needs
 
 
@@ -72,28 +71,17 @@ def write_cells(
 
 
 def _write(path: Path, blocks: Iterable[SimulatedCells], obs: pd.DataFrame, about: About) -> dict[str, object]:
-    from anndata.io import write_elem
-
-    total, entries, ends = 0.0, 0, [np.zeros(1, np.int64)]
-    with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        x = file.create_group("X")
+    total, entries, stored = 0.0, 0, 0
+    with atomic_path(Path(path)) as temporary, CellStream(temporary) as stream:
         for block in blocks:
-            ends.append(ends[-1][-1] + block.counts.indptr[1:].astype(np.int64))
-            _append(x, "data", block.counts.data)
-            _append(x, "indices", block.counts.indices)
+            stream.add(block.counts)
+            stored += block.counts.nnz
             likelihood, scored = block.log_likelihood_sum()
             total, entries = total + likelihood, entries + scored
-        _append(x, "indptr", np.concatenate(ends))
-        shape = np.array([len(obs), len(block.genes)])
-        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
-        write_elem(file, "obs", obs)
-        write_elem(file, "var", pd.DataFrame(index=pd.Index(block.genes, dtype=object)))
-        write_elem(file, "uns", {KEY: json.dumps(_in_full(about, block), sort_keys=True, allow_nan=False)})
-        for empty in ("layers", "obsm", "varm", "obsp", "varp"):
-            write_elem(file, empty, {})
-    n, g = shape.tolist()
-    return {"cells": n, "genes": g, "zero_share": 1 - int(ends[-1][-1]) / (n * g), "nll_truth": -total / entries}
+        note = json.dumps(_in_full(about, block), sort_keys=True, allow_nan=False)
+        stream.finish(obs, block.genes, {KEY: note})
+    n, g = len(obs), len(block.genes)
+    return {"cells": n, "genes": g, "zero_share": 1 - stored / (n * g), "nll_truth": -total / entries}
 
 
 def _in_full(about: About, cells: SimulatedCells) -> dict[str, object]:
@@ -113,16 +101,3 @@ def obs_of(context: Context, model: StructuralModel) -> pd.DataFrame:
     numbers = {"library": context.library, "time": context.time}
     index = pd.Index(np.char.add("cell-", np.arange(len(context)).astype(str)).astype(object))
     return pd.DataFrame({**named, **numbers}, index=index)
-
-
-def _append(group: h5py.Group, name: str, values: Ints) -> None:
-    """Append to a one-dimensional dataset, which is created when needed."""
-    if name not in group:
-        group.create_dataset(
-            name, data=values, maxshape=(None,), chunks=(CHUNK,), compression="gzip", compression_opts=1, shuffle=True
-        )
-        return
-    whole = group[name]
-    first = len(whole)
-    whole.resize((first + len(values),))
-    whole[first:] = values

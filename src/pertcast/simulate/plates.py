@@ -1,12 +1,12 @@
 """The experiment: wells on plates by donor, their counts, log-CPM, and the design that the analysis fits."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pertcast.de.linear_model import fit_linear
 from pertcast.de.moderated_t import ModeratedT, moderated_t
-from pertcast.de.normalization import log2_cpm_voom
 from pertcast.simulate.counts import negative_binomial
 from pertcast.types import Floats, Ints
 
@@ -20,6 +20,7 @@ class Wells:
     compound: Ints  # (n,)  number of the compound, DMSO for controls
     donor: Ints  # (n,)
     plate: Ints  # (n,)  numbered over all donors
+    place: Ints  # (n,)  of the well on its plate
 
     def __len__(self) -> int:
         return len(self.compound)
@@ -27,7 +28,11 @@ class Wells:
     def without(self, compounds: Ints) -> "Wells":
         """Leave the wells of some compounds out."""
         keep = ~np.isin(self.compound, compounds)
-        return replace(self, compound=self.compound[keep], donor=self.donor[keep], plate=self.plate[keep])
+        return self.take(keep)
+
+    def take(self, rows: NDArray) -> "Wells":
+        """Return the given wells, by number or by mask."""
+        return Wells(*(getattr(self, name)[rows] for name in ("compound", "donor", "plate", "place")))
 
 
 def lay_out(positive: Ints, others: Ints, *, donors: int, plates: int, dmso_wells: int, positive_wells: int) -> Wells:
@@ -42,9 +47,8 @@ def lay_out(positive: Ints, others: Ints, *, donors: int, plates: int, dmso_well
             plate = donor * plates + part
             treated = np.concatenate([np.repeat(positive, positive_wells), others[part::plates]])
             compounds = np.concatenate([np.full(dmso_wells, DMSO), treated])
-            rows += [(compound, donor, plate) for compound in compounds]
-    compound, donor, plate = np.array(rows).T
-    return Wells(compound, donor, plate)
+            rows += [(compound, donor, plate, place) for place, compound in enumerate(compounds)]
+    return Wells(*np.array(rows).T)
 
 
 def design(wells: Wells, compounds: Ints) -> tuple[Floats, list[str]]:
@@ -61,15 +65,15 @@ def design(wells: Wells, compounds: Ints) -> tuple[Floats, list[str]]:
     return np.column_stack(list(columns.values())).astype(float), list(columns)
 
 
-def measure(log_mean: Floats, dispersion: Floats, *, depth_sd: float, rng: np.random.Generator) -> Floats:
-    """Draw the counts of every well and return their log2 counts per million: (n, g) -> (n, g).
+def draw_counts(log_mean: Floats, dispersion: Floats, *, depth_sd: float, rng: np.random.Generator) -> Ints:
+    """Draw the counts of every well: (n, g) -> (n, g).
 
     log_mean    (n, g)  natural log of the expected counts in a well of median depth
     dispersion  (g,)
     depth_sd            sd of the natural log of a well's depth
     """
     depth = depth_sd * rng.normal(size=(len(log_mean), 1))
-    return log2_cpm_voom(negative_binomial(np.exp(log_mean + depth), dispersion, rng=rng))
+    return negative_binomial(np.exp(log_mean + depth), dispersion, rng=rng)
 
 
 def compare(y: Floats, wells: Wells, compounds: Ints) -> tuple[ModeratedT, Floats]:
