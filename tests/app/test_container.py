@@ -104,3 +104,4 @@ def test_its_install_list_starts_the_app(tmp_path):
     finally:
         process.terminate()
         process.wait(10)
+        shutil.rmtree(tmp_path / "clean")  # gigabytes
