@@ -40,7 +40,7 @@ class Asked:
     holdouts: tuple[str, ...] = ()  # contexts; none: all with enough cells
     conditions: tuple[str, ...] = ()  # none: all with enough cells
     folds: Folds = "context"
-    seeds: int = 1  # fits of each seeded model
+    seeds: int = 1  # fits and draws of each model
     total_key: str | None = None  # column of obs with each cell's counts over all genes
 
 
@@ -222,14 +222,16 @@ def _pairs_of(cells: Cells, split: CellSplit, conditions: Sequence[str]) -> list
 
 
 def _units(recipes: Mapping[str, CellRecipe], splits: int, seeds: int) -> list[CellUnit]:
-    """List all units, split by split, so that a process prepares each split once."""
-    rounds = {label: seeds if entries()[recipe.model].seeded else 1 for label, recipe in recipes.items()}
-    everyone = [*((label, recipe, rounds[label]) for label, recipe in recipes.items()), (CEILING, None, seeds)]
+    """List all units, split by split, so that a process prepares each split once.
+
+    Every model has as many seeds: where a fit does not hang on them, the cells that it draws do.
+    """
+    everyone = [*recipes.items(), (CEILING, None)]
     return [
         CellUnit(label, recipe, number, seed)
         for number in range(splits)
-        for label, recipe, times in everyone
-        for seed in range(times)
+        for label, recipe in everyone
+        for seed in range(seeds)
     ]
 
 

@@ -24,7 +24,7 @@ def benchmark(
     folds: Annotated[str, typer.Option(help="context: one after another; pair: (condition, context) in rotation.")] = (
         "context"
     ),
-    seeds: Annotated[int, typer.Option(min=1, help="Fits of each seeded model, averaged.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Fits and draws of each model, averaged.")] = 1,
     total_key: Annotated[
         str | None, typer.Option(help="Column with a cell's counts over all genes, for the log values of the scores.")
     ] = None,
