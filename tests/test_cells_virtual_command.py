@@ -90,6 +90,34 @@ def test_a_trajectory_of_a_context(place, tmp_path):
     assert_allclose(table.loc["GENE0002", ["effect", "sd"]].astype(float), [1, 0], atol=1e-6)
 
 
+def test_a_trajectory_from_an_imputed_cell(place, tmp_path):
+    """S001-09: genes at 0 start where the model expects them, the others as observed; a model of expressed genes
+    alone is refused.
+    """
+    change = ("--cell", "cell7", "--gene", "GENE0001", "--target", 8, "--steps", 2, "--impute")
+    assert trajectory(place, tmp_path, *change).code == 0
+    states = pd.read_csv(tmp_path / "trajectory.csv")
+    cells = make_cells(0, cells=360, genes=30)
+    observed, first = as_log1p(cells).toarray()[7], states.iloc[0][list(cells.genes)].to_numpy(float)
+    model = open_cell_run(place / "run").model()
+    said = model.expected(observed[None], model.describe(observed[None], np.array([], int)))[0]
+    assert (observed == 0).any()
+    assert_allclose(first, np.where(observed == 0, np.maximum(said, 0), observed), rtol=1e-5)
+    fit = (
+        "cells",
+        "fit",
+        "masked-autoencoder",
+        place / "cells.h5ad",
+        *COLUMNS,
+        *QUICK,
+        "--out",
+        tmp_path / "expressed",
+    )
+    assert pertcast(*fit).code == 0
+    refused(trajectory(place, tmp_path / "no", *change, run=tmp_path / "expressed"), "nothing of genes observed at 0")
+    assert not (tmp_path / "no").exists()
+
+
 def test_questions_that_cannot_be_answered_are_refused(place, tmp_path):
     """One message each, exit 2, nothing written."""
     out = tmp_path / "out"

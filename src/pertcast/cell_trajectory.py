@@ -46,6 +46,7 @@ def cell_trajectory(
     context: str | None = None,
     steps: int = 20,
     fraction: float | None = None,
+    imputed: bool = False,
     atlas: Literal["pca", "umap"] = "pca",
     progress: Callable[[int, int], None] | None = None,
 ) -> Rolled:
@@ -53,6 +54,7 @@ def cell_trajectory(
 
     data    has the columns that the run was fitted with
     cell    id of one cell, whatever was done to it
+    imputed  start from cells whose genes at 0 stand where the model expects them
     Raises InputError for a run of a model that is no virtual cell, an unknown cell, context or gene, and bad targets,
     all faults of the question at once.
     """
@@ -63,7 +65,9 @@ def cell_trajectory(
         raise InputError(f"Run '{run}' holds a '{opened.recipe.model}', which tells no gene from the others. {known}")
     cells = read_for(data, opened.columns)
     rows = chosen_cells(cells, cell=cell, context=context)
-    rolled = roll_out(model, cells.take(rows), changes, steps=steps, fraction=fraction, progress=progress)
+    rolled = roll_out(
+        model, cells.take(rows), changes, steps=steps, fraction=fraction, imputed=imputed, progress=progress
+    )  # fmt: skip
     return Rolled(rolled, Atlas.of(cells.select(model.genes), method=atlas), opened.digest)
 
 

@@ -82,6 +82,30 @@ def test_first_state_is_the_observed_cell_and_inputs_stay(cells, model):
     assert_array_equal(rolled.perturbed, kept)
 
 
+def test_imputed_cells_are_a_start_on_request(cells, model):
+    """S001-09: both paths start where zeros are what the model expects of them, by hand; nothing else moves."""
+    x = cells.x.toarray()
+    x[3, :] = [0, 2, 0, 0, 5]
+    some = replace(cells, x=csr_array(x))
+    rolled = roll_out(model, some, [Change(cells.genes[0], 2)], steps=8, imputed=True)
+    for path in (rolled.perturbed, rolled.unperturbed):
+        assert_allclose(path[0, 3], [1, 2, 0.5, 1, 5])  # 1 of itself; 2: less a quarter of gene 1
+        assert_array_equal(np.delete(path[0], 3, axis=0), np.delete(x, 3, axis=0))
+    assert_allclose(rolled.unperturbed[-1], rolled.unperturbed[0])
+    assert_allclose(rolled.effect()[-1, 3], [1, 0.5, -0.0625, 0, 0], atol=1e-6)  # gene 0 rose from 1, not from 0
+    assert_array_equal(some.x.toarray(), x)
+    observed = roll_out(model, some, [Change(cells.genes[0], 2)], steps=8)
+    assert_array_equal(observed.perturbed[0], x)
+
+
+def test_a_model_that_says_nothing_of_zeros_imputes_none(cells, model, monkeypatch):
+    """It would be the observed cell under another name."""
+    monkeypatch.setattr(model, "expected", lambda x, told: x)
+    some = replace(cells, x=csr_array(np.where(np.arange(5) == 2, 0, cells.x.toarray())))
+    with pytest.raises(InputError, match=r"says nothing of genes observed at 0, so none can be imputed. Fit .*zeros"):
+        roll_out(model, some, [Change(cells.genes[0], 2)], steps=8, imputed=True)
+
+
 def test_what_follows_is_what_the_equations_say(cells, model):
     """By hand: a rise by 1 raises gene 1 by a half; half of that is read, and lowers gene 2 by a sixteenth; 3 and 4
     stay to the last bit.

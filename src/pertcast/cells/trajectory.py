@@ -80,7 +80,7 @@ class Trajectory:
     genes: tuple[str, ...]
     ids: Strings  # (n,)
     steps: Floats  # (s + 1,) share of the way that the changed genes have gone
-    perturbed: Floats  # (s + 1, n, g) float32; the first state is the observed cells
+    perturbed: Floats  # (s + 1, n, g) float32; the first state is the observed cells, imputed where that was asked for
     unperturbed: Floats  # (s + 1, n, g) the same roll-out without any change
     changes: tuple[Change, ...] = ()
 
@@ -96,7 +96,7 @@ class Trajectory:
     def summary(self) -> pd.DataFrame:
         """Every gene over all cells at the last state (S001-16): a row per gene, in their order.
 
-        gene, changed, before (mean of the observed cells), after (before plus effect), effect (mean), sd (of the
+        gene, changed, before (mean of the first states), after (before plus effect), effect (mean), sd (of the
         effect over cells), rose and fell (share of cells whose effect is above and below 0)
         """
         effect, before = self.perturbed[-1] - self.unperturbed[-1], self.perturbed[0].mean(axis=0)
@@ -129,6 +129,7 @@ def roll_out(
     *,
     steps: int = 20,
     fraction: float | None = None,
+    imputed: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trajectory:
     """Move genes of cells towards their targets, and all other genes after them (S001-07 to -10).
@@ -137,6 +138,8 @@ def roll_out(
     steps     states after the first one
     fraction  share of the way that a step takes, above 0 and at most 1; None: half of the steps reach the target. What
               is left of the way after the last whole step is the last move; then changed genes stay, others settle
+    imputed   both roll-outs start from the cell whose genes at 0 stand where the model expects them (S001-09);
+              a gene to be changed starts there as well. Such a cell is denser than any that the model learned from
     progress  called with (steps done, steps in all)
 
     A state is the observed cell plus the difference between what the model expects of the genes with the changed genes
@@ -148,6 +151,8 @@ def roll_out(
     shares = schedule(steps, fraction)
     columns = _checked(model, cells, changes, steps)
     observed = as_log1p(cells.select(model.genes)).toarray()
+    if imputed:
+        observed = impute(model, observed)
     held = np.array(columns, dtype=np.int64)
     told = model.describe(observed, held)
     start = observed[:, held]
@@ -168,6 +173,19 @@ def roll_out(
                 progress(number * steps + step, 2 * steps)
         paths.append(states)
     return Trajectory(model.genes, cells.ids.copy(), shares, *paths, tuple(changes))
+
+
+def impute(model: VirtualCell, x: Floats) -> Floats:
+    """Put every gene that was observed at 0 where the model expects it: (n, g) -> (n, g), nothing below 0.
+
+    Raises InputError where the model says nothing of such genes.
+    """
+    said = np.maximum(model.expected(x, model.describe(x, np.array([], dtype=np.int64))), 0)
+    filled = np.where(x == 0, said, x).astype(np.float32)
+    if (x == 0).any() and np.array_equal(filled, x):
+        fix = "Fit one with `--set hiding.zeros=true`, or start from the observed cell."
+        raise InputError(f"The model says nothing of genes observed at 0, so none can be imputed. {fix}")
+    return filled
 
 
 def schedule(steps: int, fraction: float | None = None) -> Floats:

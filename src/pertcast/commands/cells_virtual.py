@@ -61,6 +61,9 @@ def trajectory(
     context: Annotated[str | None, typer.Option(help="Start from all untreated cells of this context.")] = None,
     steps: Annotated[int, typer.Option(help="States after the first.")] = 20,
     fraction: Annotated[float | None, typer.Option(help="Share of the way a step takes; default 2 / steps.")] = None,
+    impute: Annotated[
+        bool, typer.Option("--impute", help="Start with genes at 0 where the model expects them.")
+    ] = False,
     atlas: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
     as_json: Json = False,
 ) -> None:
@@ -76,7 +79,7 @@ def trajectory(
         raise InputError(f"Give every --gene its --target, and one --mode for all or one each; got {counts}.")
     changes = [Change(*one) for one in zip(gene, target, modes, strict=True)]
     rolled = cell_trajectory(
-        run, data, changes, cell=cell, context=context, steps=steps, fraction=fraction, atlas=atlas
+        run, data, changes, cell=cell, context=context, steps=steps, fraction=fraction, imputed=impute, atlas=atlas
     )  # fmt: skip
     write_trajectory(out, rolled.trajectory, rolled.atlas)
     told = rolled.trajectory.top()
