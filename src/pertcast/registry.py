@@ -23,6 +23,7 @@ class Entry:
     config: type[Config]
     floor: bool  # a score every other model must beat
     seeded: bool  # whether the seed changes anything; if not, one seed is enough
+    weighted: bool  # whether `fit` reads the weights of training rows
     summary: str  # first line of the class's docstring
 
 
@@ -35,7 +36,13 @@ class Registry:
     found: dict[str, Entry] = field(default_factory=dict)
 
     def register(
-        self, name: str, *, config: type[Config] = Config, floor: bool = False, seeded: bool = False
+        self,
+        name: str,
+        *,
+        config: type[Config] = Config,
+        floor: bool = False,
+        seeded: bool = False,
+        weighted: bool = False,
     ) -> Callable[[type[M]], type[M]]:
         """Put a model class under a name. The class takes its config as the only constructor argument."""
 
@@ -45,7 +52,7 @@ class Registry:
                 files = f"{known.model.__module__} and {model.__module__}"
                 raise InputError(f"Two {self.kind}s are called '{name}': {files}. Rename one.")
             summary = (model.__doc__ or "").strip().split("\n")[0]
-            self.found[name] = Entry(name, model, config, floor, seeded, summary)
+            self.found[name] = Entry(name, model, config, floor, seeded, weighted, summary)
             return model
 
         return add

@@ -45,6 +45,8 @@ class Examples:
     genes: tuple[str, ...]  # (g,)  the order of the columns of `y` and of every prediction
     blocks: Mapping[str, Block] = field(default_factory=dict)
     y: Floats | None = None  # (n, g) float32, response per gene; None for rows to be predicted
+    weight: Floats | None = None  # (n,)  how much each training row counts, 1 on average; None: all alike
+    cells: Path | None = None  # h5ad with the single cells behind training rows; who reads it takes no other cells
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +60,7 @@ class Examples:
             compound=self.compound[rows],
             blocks={name: block.take(rows) for name, block in self.blocks.items()},
             y=None if self.y is None else self.y[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def without_y(self) -> Examples:
@@ -98,6 +101,8 @@ class Question:
     test_compound: Strings  # (m,)
     test_smiles: Strings  # (m,)  None where unknown
     contexts: Mapping[str, Profiles] = field(default_factory=dict)  # feature block -> untreated cells it describes
+    reliability: Floats | None = None  # (n,)  between 0 and 1, of each training row; None where nothing is known
+    cells: Path | None = None  # h5ad with single cells, those behind the training rows among them
 
     def __len__(self) -> int:
         return len(self.cell_type)

@@ -53,9 +53,11 @@ def test_left_one_out_equals_solving_without_the_row():
         assert_allclose(got[i], ((scores[i] - kernel[i, keep] @ coefficients) ** 2).sum())
 
 
-@pytest.mark.parametrize(("by", "column"), [("cell_type", "cell_type"), ("compound", "compound")])
+@pytest.mark.parametrize(
+    ("by", "column"), [("cell_type", "cell_type"), ("whole_cell_type", "cell_type"), ("compound", "compound")]
+)
 def test_rows_are_left_out_together(by, column):
-    """A block holds one cell type (all but a few rows) or one compound, and there is a block for each."""
+    """A block holds one cell type (all but a few rows, or all) or one compound, and there is a block for each."""
     question, _ = make_question()
     rows = rows_of(question).train
     model = build("kernel-ridge", {"steps": 0}).fit(rows)
@@ -141,3 +143,21 @@ def test_terms_are_matched_by_name(tmp_path):
     fitted.save(tmp_path)
     again = build("kernel-ridge", {"terms": dict(sorted(terms.items()))}).load(tmp_path)
     assert_array_equal(again.predict(rows.test), fitted.predict(rows.test))
+
+
+def test_untreated_cells_are_read_where_a_term_asks(tmp_path):
+    """A type that training lacks is as near to others as its untreated cells; saved and loaded, the same."""
+    question, y = make_question(types=6, asked=12, noise=0.1)
+    config = FeatureConfig(blocks=(*BLOCKS, "cell_baseline"), components=8, smooth=1.0)
+    everything = np.arange(len(question))
+    rows = assemble(question, config, train=everything, valid=everything[:0])
+    assert not set(rows.train.cell_type) & set(rows.test.cell_type)
+    terms = {"all": 20.0, "context": 1.0, "profile": 2.0, "context*profile": 1.0}
+    model = build("kernel-ridge", {"terms": terms, "hold_out": "whole_cell_type"}).fit(rows.train)
+    values = model.predict(rows.test)
+    blind = build("kernel-ridge", {"terms": {"all": 20.0, "profile": 2.0}}).fit(rows.train).predict(rows.test)
+    assert ((values - y) ** 2).mean() < 0.7 * ((blind - y) ** 2).mean()
+    model.save(tmp_path)
+    assert_array_equal(build("kernel-ridge", {"terms": terms}).load(tmp_path).predict(rows.test), values)
+    with pytest.raises(InputError, match="Feature block 'cell_baseline' is needed"):
+        build("kernel-ridge", {"terms": terms}).fit(rows_of(question).train)

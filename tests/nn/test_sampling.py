@@ -14,9 +14,15 @@ from pertcast.models.transformer import Transformer, TransformerConfig
 from pertcast.nn.losses import LOSSES
 from pertcast.nn.members import EmbeddingTraining
 from pertcast.nn.sampling import ChosenTypes, Sampling, sampled, set_aside
+from pertcast.types import Examples
 from pertcast.validation.folds import make_folds
 
 TYPES = np.array(["b", "nk", "nk", "nk", "b", "mono", "nk"], dtype=object)
+
+
+def _given(weight=None):
+    """Rows of the types above, without features; each with a weight of its own where some are given."""
+    return Examples(np.arange(len(TYPES)), TYPES, TYPES, ("G",), weight=weight)
 
 
 def _numbers():
@@ -25,21 +31,30 @@ def _numbers():
 
 def test_repeats_by_hand():
     """Three rows of each rare cell type: 'mono' has one, 'b' two."""
-    seen = sampled(_numbers(), TYPES, Sampling(rarest=2, least_rows=3))
+    seen = sampled(_numbers(), _given(), Sampling(rarest=2, least_rows=3))
     assert seen["row"].tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 5, 5]
     assert set(seen) == {"row"}
 
 
 def test_weights_by_hand():
-    seen = sampled(_numbers(), TYPES, Sampling(cell_types=("b",), weight=2.0))
+    seen = sampled(_numbers(), _given(), Sampling(cell_types=("b",), weight=2.0))
     assert seen["weight"].tolist() == [2, 1, 1, 1, 2, 1, 1]
-    both = sampled(_numbers(), TYPES, Sampling(weight=0.5, least_rows=3))
+    both = sampled(_numbers(), _given(), Sampling(weight=0.5, least_rows=3))
     assert both["weight"].tolist() == [1, 1, 1, 1, 1, 0.5, 1, 0.5, 0.5]
+
+
+def test_rows_keep_their_own_weight():
+    """Reliability times what the settings say; a repeated row repeats its weight."""
+    own = np.arange(1, 8) / 4
+    assert sampled(_numbers(), _given(own), None)["weight"].tolist() == own.tolist()
+    seen = sampled(_numbers(), _given(own), Sampling(weight=2.0, least_rows=3))
+    assert seen["row"].tolist() == [*range(7), 5, 5]
+    assert seen["weight"].tolist() == [0.25, 0.5, 0.75, 1.0, 1.25, 3.0, 1.75, 3.0, 3.0]
 
 
 def test_nothing_asked_nothing_done():
     for sampling in (None, Sampling()):
-        seen = sampled(_numbers(), TYPES, sampling)
+        seen = sampled(_numbers(), _given(), sampling)
         assert list(seen) == ["row"]
         assert torch.equal(seen["row"], torch.arange(len(TYPES)))
 
@@ -63,8 +78,8 @@ def test_a_weight_of_two_is_a_row_seen_twice(loss):
     """The loss of one batch of everything: weighting rows equals repeating them."""
     draws = torch.Generator().manual_seed(0)
     rows = {name: torch.randn(len(TYPES), 5, generator=draws) for name in ("predicted", "target")}
-    weighted = sampled(rows, TYPES, Sampling(cell_types=("b",), weight=2.0))
-    twice = sampled(rows, TYPES, Sampling(cell_types=("b",), least_rows=4))
+    weighted = sampled(rows, _given(), Sampling(cell_types=("b",), weight=2.0))
+    twice = sampled(rows, _given(), Sampling(cell_types=("b",), least_rows=4))
     assert len(twice["target"]) == len(TYPES) + 2
     by_weight = LOSSES[loss](weighted["predicted"], weighted["target"], weighted["weight"])
     assert by_weight.item() == pytest.approx(LOSSES[loss](twice["predicted"], twice["target"]).item(), rel=1e-5)

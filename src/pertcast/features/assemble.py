@@ -57,7 +57,9 @@ def assemble(
         smiles=question.test_smiles,
     )  # fmt: skip
     inside = {} if scores is None else _cross_fitted(features.pairs, scores, config)
-    own = replace(parts[0], blocks={**parts[0].blocks, **inside}, y=y)
+    trust = None if question.reliability is None else question.reliability[train]
+    weight = None if trust is None else trust / trust.mean()
+    own = replace(parts[0], blocks={**parts[0].blocks, **inside}, y=y, weight=weight, cells=question.cells)
     return Assembled(own, parts[1], test, features)
 
 

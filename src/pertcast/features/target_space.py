@@ -17,7 +17,9 @@ from pertcast.types import Floats, Question
 
 
 def learned_question(question: Question, recipe: Recipe) -> Question:
-    """Return the question with its responses in the space that the recipe learns in."""
+    """Return the question with its responses in the space that the recipe learns in, and weights if it wants them."""
+    if recipe.row_weights == "equal":
+        question = replace(question, reliability=None)
     if recipe.space == "response":
         return question
     return replace(question, y=t_from_signed_log10_p(question.y, _df(recipe)).astype(np.float32))

@@ -143,6 +143,28 @@ def read_accessibility(folder: Path, faults: list[str]) -> pd.DataFrame | None:
     return None if wide.problems else pd.DataFrame(wide.values.T, index=pd.Index(wide.genes, name=CELL_TYPE))
 
 
+def read_reliability(folder: Path, train: pd.DataFrame | None, faults: list[str]) -> NDArray[np.float64] | None:
+    """Read how far each row of the training table (n, ..) can be trusted: (n,), from 0 to 1; None without a file."""
+    path = find(folder, schema.DE_ROWS)
+    if path is None or train is None:
+        return None
+    frame, problems = typed(read_text(path), schema.DE_ROWS)
+    key = list(schema.DE_ROWS.key)
+    values = np.zeros(len(train))
+    if not problems and set(key) <= set(train.columns):
+        if not frame["reliability"].between(0, 1).all():
+            problems.append("column 'reliability' must be between 0 and 1")
+        found = train[key].merge(frame, how="left", on=key)["reliability"]
+        if found.isna().any():
+            first = row_name(train, int(found.isna().argmax()), schema.DE_ROWS.key)
+            problems.append(f"{counted(found.isna().sum(), 'row')} of de_train are missing: {first}")
+        elif not found.any():
+            problems.append("every row has the reliability 0")
+        values = found.to_numpy(float)
+    note(faults, schema.DE_ROWS, path, problems)
+    return None if problems else values
+
+
 def read_simulated(folder: Path) -> bool:
     path = folder / "truth.json"
     if not path.exists():

@@ -35,6 +35,8 @@ class Competition:
     compounds: pd.DataFrame | None  # (k, ...)  sm_lincs_id and whatever else is known
     cell_baseline: pd.DataFrame | None  # index cell_type, one float32 column per gene
     cell_accessibility: pd.DataFrame | None  # index cell_type, one float32 column per peak
+    reliability: NDArray[np.float64] | None  # (n,)  of the training rows, between 0 and 1
+    cells: Path | None  # h5ad with single cells
     simulated: bool
     digest: str  # sha256 of the content, whatever the form of the files or their dates
     unknown_compounds: tuple[str, ...]  # to be predicted, absent from training
@@ -85,6 +87,8 @@ def question_of(competition: Competition) -> Question:
             for name in schema.CONTEXTS
             if (table := getattr(competition, name)) is not None
         },
+        reliability=competition.reliability,
+        cells=competition.cells,
     )
 
 
@@ -152,6 +156,7 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
     train = _attempt(faults, parts.read_train, folder, layer, faults)
     baseline = _attempt(faults, parts.read_baseline, folder, faults)
     test = _attempt(faults, parts.read_test, folder, None if train is None else train.keys, baseline, faults)
+    reliability = _attempt(faults, parts.read_reliability, folder, None if train is None else train.keys, faults)
     accessibility = _attempt(faults, parts.read_accessibility, folder, faults)
     compounds = _attempt(faults, parts.read_compounds, folder, faults)
     simulated = _attempt(faults, parts.read_simulated, folder)
@@ -160,6 +165,9 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         genes = _attempt(faults, parts.submission_genes, folder, train.genes, test[ID].to_numpy(), faults)
     if faults:
         return None, faults
+    trust = None if reliability is None else pd.DataFrame({"reliability": reliability})
+    rare = [table for table in (accessibility, trust) if table is not None]  # folders without keep their digests
+    digest = _digest(train, test, compounds, baseline, *rare)
     test = _with_structures(test, train.keys, compounds)
     known = set(train.keys[COMPOUND])
     return Competition(
@@ -172,8 +180,9 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         compounds=compounds,
         cell_baseline=baseline,
         cell_accessibility=accessibility,
+        reliability=reliability,
         simulated=simulated,
-        digest=_digest(train, (test, compounds, baseline), accessibility),
+        digest=digest,
         unknown_compounds=tuple(name for name in dict.fromkeys(test[COMPOUND]) if name not in known),
     ), []
 
@@ -228,10 +237,9 @@ def _with_structures(test: pd.DataFrame, train: pd.DataFrame, compounds: pd.Data
     return filled
 
 
-def _digest(train: Wide, others: tuple[pd.DataFrame | None, ...], accessibility: pd.DataFrame | None) -> str:
-    """Digest the content; a table that few folders have counts only where it is there."""
+def _digest(train: Wide, *tables: pd.DataFrame | None) -> str:
     digest = hashlib.sha256()
-    for part in (train.keys, *others, *([] if accessibility is None else [accessibility])):
+    for part in (train.keys, *tables):
         digest.update(b"none" if part is None else part.to_json(orient="split", double_precision=15).encode())
     digest.update("\n".join(train.genes).encode())
     digest.update(np.ascontiguousarray(train.values).tobytes())

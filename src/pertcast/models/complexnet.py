@@ -91,7 +91,7 @@ class Prepared:
     train: Examples
 
 
-@register("complexnet", config=ComplexNetConfig, seeded=True)
+@register("complexnet", config=ComplexNetConfig, seeded=True, weighted=True)
 class ComplexNets:
     """An autoencoder's code of the response, predicted by attention over tokens; several pairs averaged."""
 
@@ -198,7 +198,7 @@ class ComplexNets:
         if valid is not None:
             valid = valid | {"code": autoencoder.encode(self._blocks(rows.tables, valid))}
         loss_fn = self._net_loss(autoencoder, rows)
-        seen = sampled(data, rows.train.cell_type, config.sampling)  # after the split: copies stay on this side
+        seen = sampled(data, rows.train, config.sampling)  # after the split: copies stay on this side
         fit_network(net, seen, loss_fn, settings, seed=start, valid=valid, log=partial(log, 2))
         if config.finetune is not None:
             cell_type = rows.train.cell_type

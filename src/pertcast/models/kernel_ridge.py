@@ -45,7 +45,7 @@ class KernelRidgeConfig(Config):
     profile: str = "compound_residual_mean"  # block: what a compound does in the other cell types
     context: str = "cell_baseline"  # block: untreated cells of the cell type
     structure: tuple[str, ...] = ("morgan",)  # blocks of fingerprints, bits or counts; similarities are averaged
-    hold_out: Literal["cell_type", "compound"] = "cell_type"  # whose rows are left out to choose the weights
+    hold_out: Literal["cell_type", "whole_cell_type", "compound"] = "cell_type"  # what is left out to choose weights
     components: int = Field(200, ge=1)  # principal scores of the response
     steps: int = Field(20, ge=0)  # of the search for the weights; 0 keeps the start
     search_rows: int = Field(800, ge=1)  # training rows, whole compounds, on which the weights are searched
@@ -115,7 +115,7 @@ class _Kernel:
         return profile_kernel(left.profile, right.profile, unit=self.unit)
 
 
-@register("kernel-ridge", config=KernelRidgeConfig)
+@register("kernel-ridge", config=KernelRidgeConfig, weighted=True)
 class KernelRidge:
     """Similar cell types, similar structures, similar profiles: products of kernels, weighted by left-out rows."""
 
@@ -128,7 +128,7 @@ class KernelRidge:
         """Learn similarities, weights and coefficients from the training rows.
 
         The weights of the terms are those with the smallest mean root error over rows left out together: most rows of
-        a cell type, or all rows of a compound, in closed form.
+        a cell type, all of them, or all rows of a compound, in closed form.
         """
         svd = TargetSVD.fit(train.y, self.config.components)
         scores = svd.encode(train.y).astype(np.float64)  # (n, k)
@@ -145,9 +145,10 @@ class KernelRidge:
             problem = _Problem(stack[:, rows][:, :, rows], scores[rows], rest[rows], _importance(error[rows]))
             weights = problem.search(weights, blocks, steps=self.config.steps)
         kernel = np.tensordot(weights, stack, 1)
-        importance = _importance(error)
+        trust = 1.0 if train.weight is None else np.maximum(train.weight, 1e-3)  # (n,)
+        importance = trust * _importance(error)
         for _ in range(self.config.reweightings):
-            importance = _importance(_left_one_out(kernel, scores, importance) + rest)
+            importance = trust * _importance(_left_one_out(kernel, scores, importance) + rest)
         self.arrays |= {"weights": weights, "coefficients": np.linalg.solve(_noisy(kernel, importance), scores)}
         return self
 
@@ -268,8 +269,9 @@ def _left_out(side: _Side, by: str) -> list[Ints]:
         blocks = [np.flatnonzero(side.of_compound == c) for c in np.unique(side.of_compound)]
     else:
         blocks = [np.flatnonzero(side.of_type == t) for t in np.unique(side.of_type)]
+        kept = 0.0 if by == "whole_cell_type" else KEPT
         drawn = np.random.default_rng(0)
-        blocks = [np.sort(drawn.permutation(block)[int(np.ceil(KEPT * len(block))) :]) for block in blocks]
+        blocks = [np.sort(drawn.permutation(block)[int(np.ceil(kept * len(block))) :]) for block in blocks]
     return [block for block in blocks if 0 < len(block) < len(side.of_type)]
 
 

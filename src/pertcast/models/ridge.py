@@ -21,7 +21,7 @@ class RidgeConfig(Config):
     penalties: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # tried by leave-one-out
 
 
-@register("ridge", config=RidgeConfig)
+@register("ridge", config=RidgeConfig, weighted=True)
 class Ridge:
     """Ridge on feature blocks, target reduced by SVD, penalty by leave-one-out."""
 
@@ -37,11 +37,12 @@ class Ridge:
         center, spread = x.mean(0), _block_spread(train, self.config.blocks)
         z, scores = (x - center) / spread, svd.encode(train.y)
         rest = svd.residual_norm2(train.y)  # (n,)
-        weight = np.ones(len(z))
+        trust = np.ones(len(z)) if train.weight is None else train.weight
+        weight = trust
         for _ in range(self.config.reweightings + 1):
             fitted = RidgeCV(alphas=self.config.penalties).fit(z, scores, sample_weight=weight)
             error = np.sqrt(((fitted.predict(z).reshape(scores.shape) - scores) ** 2).sum(1) + rest)  # (n,)
-            weight = error.mean() / np.maximum(error, 1e-3 * error.mean())
+            weight = trust * error.mean() / np.maximum(error, 1e-3 * error.mean())
         self.arrays = {
             **svd.arrays(),
             "center": center,

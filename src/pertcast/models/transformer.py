@@ -49,7 +49,7 @@ class TransformerConfig(TokenNetConfig):
         return [self] * self.members + [plain] * self.plain_members
 
 
-@register("transformer", config=TransformerConfig, seeded=True)
+@register("transformer", config=TransformerConfig, seeded=True, weighted=True)
 class Transformer:
     """Attention over the tokens of one sample, target reduced by SVD, several starts averaged."""
 
@@ -79,7 +79,7 @@ class Transformer:
             held_out |= {name: held_out[name] + len(tables[name]) for name in tables}
             tables = {name: torch.cat([tables[name], more[name]]) for name in tables}
         loss_fn = self._loss_fn(tables, genes=len(train.genes), device=device)
-        seen = sampled(data, train.cell_type, config.sampling)  # after the split: copies stay on this side
+        seen = sampled(data, train, config.sampling)  # after the split: copies stay on this side
         self.nets, self.history = [], []
         for member, of_member in enumerate(config.of_members()):
             start = MEMBER_SEEDS * seed + member

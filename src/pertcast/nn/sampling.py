@@ -46,21 +46,23 @@ class Sampling(ChosenTypes):
     least_rows: int = Field(0, ge=0)  # their rows are repeated until each of these cell types has so many; 0: once
 
 
-def sampled(data: Rows, cell_type: Strings, sampling: Sampling | None) -> dict[str, Tensor]:
-    """Repeat rows as the settings say, and add `weight` (N,) where rows differ in it.
+def sampled(data: Rows, train: Examples, sampling: Sampling | None) -> dict[str, Tensor]:
+    """Repeat rows as the settings say, and add `weight` (N,) where rows differ in it: their own times the settings'.
 
     data       tensors of n training rows each
-    cell_type  (n,)
+    train      the n rows
     returns    the same tensors with N >= n rows: all rows once, in order, then the repeats
     """
-    if sampling is None:
-        return dict(data)
-    chosen = sampling.rows(cell_type)  # (n,)
-    rows = torch.from_numpy(_repeated(cell_type, chosen, sampling.least_rows))
-    result = {name: tensor[rows.to(tensor.device)] for name, tensor in data.items()}
-    if sampling.weight != 1.0:
-        weight = np.where(chosen, sampling.weight, 1.0).astype(np.float32)
-        result["weight"] = torch.from_numpy(weight)[rows].to(next(iter(data.values())).device)
+    result, rows = dict(data), torch.arange(len(train))
+    weight = np.ones(len(train)) if train.weight is None else train.weight
+    if sampling is not None:
+        chosen = sampling.rows(train.cell_type)  # (n,)
+        rows = torch.from_numpy(_repeated(train.cell_type, chosen, sampling.least_rows))
+        result = {name: tensor[rows.to(tensor.device)] for name, tensor in data.items()}
+        weight = np.where(chosen, sampling.weight, 1.0) * weight
+    if (weight != 1.0).any():
+        weights = torch.from_numpy(weight.astype(np.float32))
+        result["weight"] = weights[rows].to(next(iter(data.values())).device)
     return result
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from pertcast.config import FeatureConfig, Recipe
 from pertcast.engine.local import run_units
-from pertcast.errors import InputError, LeakError
+from pertcast.errors import InputError, LeakError, shorten
 from pertcast.features.assemble import Assembled, assemble
 from pertcast.features.context import check_described
 from pertcast.features.target_space import learned_question, to_response
 from pertcast.io.cache import Cache
-from pertcast.models.registry import build, entry
+from pertcast.models.registry import build, entries, entry
 from pertcast.runs import (
     Run,
     Unit,
@@ -31,7 +31,7 @@ from pertcast.runs import (
     write_manifest,
     write_unit,
 )
-from pertcast.schema import CONTEXTS
+from pertcast.schema import CONTEXTS, DE_ROWS
 from pertcast.types import Examples, Floats, Fold, Ints, Model, Predictions, Question
 
 
@@ -68,6 +68,7 @@ def cross_validate(
     for recipe in recipes:
         build(recipe.model, recipe.settings)
         check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
+        _check_weights(recipe, question)
     runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
     for run in runs.values():
         write_manifest(run, folds, strategy=strategy, data_digest=data_digest)
@@ -86,6 +87,22 @@ def cross_validate(
     ]
 
 
+def _check_weights(recipe: Recipe, question: Question) -> None:
+    """Refuse weights that nothing is known for, and those that the recipe's model would not read."""
+    if recipe.row_weights == "equal":
+        return
+    if question.reliability is None:
+        raise InputError(
+            f"Recipe '{recipe.name}' weights rows by their reliability, but the data folder has no {DE_ROWS.file}. "
+            "Write one with `pertcast de`, or set row_weights to equal."
+        )
+    if not entry(recipe.model).weighted:
+        known = [one.name for one in entries().values() if one.weighted]
+        raise InputError(
+            f"Recipe '{recipe.name}': model '{recipe.model}' does not weight rows. Those that do: {shorten(known)}."
+        )
+
+
 def _seeds(recipe: Recipe, wanted: int) -> int:
     """One seed is enough for a model that draws nothing."""
     return wanted if entry(recipe.model).seeded else 1
@@ -100,7 +117,7 @@ class Work:
     def __init__(self, question: Question, folders: dict[str, Path], data_digest: str, cache: Cache | None):
         self.question, self.folders, self.data_digest, self.cache = question, folders, data_digest, cache
         self.number: int | None = None
-        self.kept: dict[tuple[FeatureConfig, str, float | None], Assembled] = {}
+        self.kept: dict[tuple[FeatureConfig, str, float | None, str], Assembled] = {}
 
     def __call__(self, unit: Unit) -> None:
         """Fit one model on one fold with one seed, and write its directory."""
@@ -132,7 +149,7 @@ class Work:
         if unit.number != self.number:
             self.number, self.kept = unit.number, {}
         recipe = unit.recipe
-        key = (recipe.features, recipe.space, recipe.degrees_of_freedom)
+        key = (recipe.features, recipe.space, recipe.degrees_of_freedom, recipe.row_weights)
         if key not in self.kept:
             everything, nothing = np.arange(len(self.question)), np.arange(0)
             train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
