@@ -105,12 +105,13 @@ axes.plot([], [], color="#cccccc", label="genes that do not follow")
 axes.set(xlabel="step", ylabel="effect, log1p units", title=f"{gene} times {fold:g}: mean over {len(asked)} cells")
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 axes.set_xticks(range(0, len(effect), 5));
+
 # %% [markdown]
 # ## The effect against the truth
 #
-# Every gene that others hang on is doubled in turn. Dark: genes that follow by an equation; on the line the virtual cell
-# would be right. Grey: genes that do not follow; they should lie at a height of 0, or just below it as the truth does
-# (a doubled gene takes a share of the cell's total from all others). What falls to 0 is told to fall too little.
+# Every gene that others hang on is doubled in turn. Dark: genes that follow by an equation; on the line the virtual
+# cell would be right. Grey: genes that do not follow; they should lie at a height of 0, or just below it as the truth
+# does (a doubled gene takes a share of the cell's total from all others). What falls to 0 is told to fall too little.
 
 # %%
 said, true, follows = [], [], []
@@ -133,7 +134,8 @@ print(f"share of the true size: {(said * true)[follows].sum() / np.square(true[f
 # ## Where the cell goes
 #
 # Ten cells on the map of all cells, from red (as observed) to green (last state). The gene is the one whose followers
-# moved most, and it is raised further than above, so that some end outside the map: there the network has seen nothing, and only draws on.
+# moved most, and it is raised further than above, so that some end outside the map: there the network has seen
+# nothing, and only draws on.
 
 # %%
 mover = sources[int(np.abs(said).max(axis=1).argmax())]
