@@ -68,10 +68,11 @@ def bundle_cells(folder: Path) -> None:
     """Write simulated cells, and a run of the virtual cell that was fitted to them and more of their kind."""
     cells = draw_cells(regulatory_model(), N_FITTED, seed=SEED, as_sparse=True)
     with tempfile.TemporaryDirectory() as name:
-        all_of_them, run = Path(name) / CELLS, folder / RUNS / "virtual-cell"
+        all_of_them, run = Path(name) / CELLS, Path(name) / "virtual-cell"
         _write(all_of_them, cells)
         columns = Columns("condition", "control", "population", "batch")
         cell_verbs.fit_cells("masked-autoencoder", all_of_them, columns, out=run, changes=VIRTUAL_CELL, seed=SEED)
+        shutil.copytree(run, folder / RUNS / run.name)
     _write(folder / CELLS, cells.take(slice(0, N_CELLS)))
 
 
