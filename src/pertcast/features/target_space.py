@@ -18,7 +18,7 @@ from pertcast.types import Floats, Question
 
 def learned_question(question: Question, recipe: Recipe) -> Question:
     """Return the question with its responses in the space that the recipe learns in, and weights if it wants them."""
-    if recipe.row_weights == "equal":
+    if recipe.row_weights == "equal" and question.reliability is not None:
         question = replace(question, reliability=None)
     if recipe.space == "response":
         return question
