@@ -135,6 +135,7 @@ def test_faults(folder, tmp_path):
     assert "--control is missing" in done.err
     assert "--design kaggle or openproblems" in done.err
     refused(pertcast("de", folder, "--design", "kaggle", "--layer", "counts", *out), "has no layers")
+    refused(pertcast("de", folder, "--design", "openproblems", "--skip", *out), "One model of all groups cannot leave")
     wrong = ("--design", "kaggle", "--control", "DMSO")
     refused(pertcast("de", folder, *wrong, *out), "Unknown label of 'sm_name' 'DMSO'")
     bad = tmp_path / "bad"

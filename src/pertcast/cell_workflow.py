@@ -97,6 +97,8 @@ def differential_expression(
     Raises InputError, naming all faults at once.
     """
     _check_places(out, long)
+    if skip and asked.joint:
+        raise InputError("One model of all groups cannot leave some out. Leave --skip out, or their cells.")
     sd = "exact" if exact else "limma"
     how = Comparison(
         asked.condition, asked.control, asked.covariates, weights, asked.expressed_only, sd, plain=asked.plain

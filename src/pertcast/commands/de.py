@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pertcast.commands.common import Json, answer, say
 
+if TYPE_CHECKING:
+    from pertcast.cell_workflow import Differential
+
+CELLS = "Raw counts of cells: h5ad, zarr, 10x, text, CSV folder, .npy, or adata_train.parquet, or its folder."
+OUT = "Parquet: a row per group and condition, signed -log10 p per gene; or h5ad with all layers."
+DESIGN = "Published design that sets what is not given: kaggle (a model per cell type) or openproblems."
+COVARIATE = "Column to correct for, as donor; may be repeated. Floats are numbers, all else labels."
+FILTER = "Test only genes that edgeR's filterByExpr keeps. Default: as the design; without one, yes."
+
 
 def de(
-    cells: Annotated[
-        Path,
-        typer.Argument(help="Raw counts of cells: h5ad, zarr, 10x, text, CSV folder, .npy, or adata_train.parquet."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(help="Parquet: a row per group and condition, signed -log10 p per gene; or h5ad with all layers."),
-    ],
+    cells: Annotated[Path, typer.Argument(help=CELLS)],
+    out: Annotated[Path, typer.Option(help=OUT)],
     group: Annotated[
         str | None, typer.Option(help="Column of obs within which conditions are compared, as cell_type.")
     ] = None,
@@ -27,26 +30,15 @@ def de(
     replicate: Annotated[
         list[str] | None, typer.Option(help="Column that tells samples apart; may be repeated.")
     ] = None,
-    design: Annotated[
-        str | None,
-        typer.Option(
-            help="Published design that sets what is not given: kaggle (a model per cell type), openproblems, or demo."
-        ),
-    ] = None,
-    covariate: Annotated[
-        list[str] | None,
-        typer.Option(help="Column to correct for, as donor; may be repeated. Floats are numbers, all else labels."),
-    ] = None,
+    design: Annotated[str | None, typer.Option(help=DESIGN)] = None,
+    covariate: Annotated[list[str] | None, typer.Option(help=COVARIATE)] = None,
     long: Annotated[
         Path | None, typer.Option(help="Parquet: a row per tested gene: fold change, t, p, adjusted p.")
     ] = None,
     voom: Annotated[
         bool, typer.Option("--voom/--no-voom", help="Precision weights, or a variance that follows the mean.")
     ] = True,
-    expressed: Annotated[
-        bool | None,
-        typer.Option("--filter/--no-filter", help="Test only genes that edgeR's filterByExpr keeps; the default."),
-    ] = None,
+    expressed: Annotated[bool | None, typer.Option("--filter/--no-filter", help=FILTER)] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Weighted contrasts exactly, not as limma's contrasts.fit.")
     ] = False,
@@ -74,11 +66,14 @@ def de(
     )
     for remark in done.remarks():
         say(remark)
+    answer(done.facts(), _text(done), as_json=as_json)
+
+
+def _text(done: Differential) -> str:
     lines = [
         f"{one.group}: {one.samples} samples, {one.conditions} conditions, {one.genes_tested} genes tested, "
         f"{one.df:.4g} df"
         for one in done.table.groups
     ]
     found = (done.table.adjusted_p < 0.05).sum()
-    text = [*lines, f"{len(done.table)} rows, {found} genes at 5 % false discoveries: {out}"]
-    answer(done.facts(), "\n".join(text), as_json=as_json)
+    return "\n".join([*lines, f"{len(done.table)} rows, {found} genes at 5 % false discoveries: {done.out}"])
