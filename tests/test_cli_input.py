@@ -35,7 +35,8 @@ SPOILT = {
     ),
     "unknown cell type": (
         lambda t: setattr(t, "id_map", t.id_map.assign(cell_type=["B cell", "B cells", "B cells", "T cells"])),
-        "id_map.csv\\): neither de_train nor cell_baseline has the cell type of 1 row, first row 0, .* Did you mean 'B cells'\\? Known: ",
+        "id_map.csv\\): neither de_train nor cell_baseline has the cell type of 1 row, first row 0, "
+        ".* Did you mean 'B cells'\\? Known: ",
     ),
     "duplicate pair to predict": (
         lambda t: setattr(t, "id_map", t.id_map.assign(sm_name=["new", "new", "NA", "new"])),
