@@ -39,9 +39,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pertcast.cell_benchmark import Asked, benchmark_cells
-from pertcast.cell_runs import Columns
-from pertcast.cell_verbs import fit_cells, predict_cells
+from pertcast.cell_tasks.benchmark import Asked, benchmark_cells
+from pertcast.cell_tasks.runs import Columns
+from pertcast.cell_tasks.verbs import fit_cells, predict_cells
 from pertcast.cells.log_scale import as_log1p
 from pertcast.io.single_cells import read_cells, write_cells
 from pertcast.report.cell_benchmark import benchmark_figure, plain_benchmark

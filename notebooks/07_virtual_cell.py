@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 from IPython.display import Image
 
-from pertcast.cell_masked import score_masked
+from pertcast.cell_tasks.masked import score_masked
 from pertcast.cells.atlas import Atlas
 from pertcast.cells.registry import build
 from pertcast.cells.trajectory import Change, roll_out

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 
 from commands import partials, pertcast, refused
-from pertcast.cell_benchmark import _recipes
+from pertcast.cell_tasks.benchmark import _recipes
 from pertcast.cells.registry import entries
 from pertcast.cells.variable_genes import variable_genes
 from pertcast.validation.cell_splits import read_splits

@@ -14,7 +14,7 @@ from scipy import sparse, stats
 
 from cell_cases import make_cells
 from commands import partials, pertcast, refused
-from pertcast.cell_runs import open_cell_run
+from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.registry import build, entries
 from pertcast.config import cell_recipe_names, load_cell_recipe
 from pertcast.io.atomic import digest_file

@@ -12,7 +12,7 @@ from scipy import io, sparse
 
 from cell_cases import make_cells
 from commands import partials, pertcast, refused
-from pertcast.cell_runs import digest_data
+from pertcast.cell_tasks.runs import digest_data
 
 COLUMNS = ("--condition-key", "condition", "--control", "control", "--context-key", "context")
 FORMS = ("mtx", "csv", "folder", "npy")

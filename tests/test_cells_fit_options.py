@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 from cell_cases import make_cells
 from commands import partials, pertcast, refused
-from pertcast.cell_runs import Columns, cell_inputs
-from pertcast.cell_training import computing
-from pertcast.cell_verbs import cell_recipe
+from pertcast.cell_tasks.runs import Columns, cell_inputs
+from pertcast.cell_tasks.training import computing
+from pertcast.cell_tasks.verbs import cell_recipe
 from pertcast.cells.registry import build, entries
 from pertcast.config import CellRecipe
 from pertcast.errors import InputError
@@ -170,8 +170,8 @@ def test_device_and_threads(data, tmp_path, monkeypatch):
 
 def test_large_data_get_a_thread_a_core(monkeypatch):
     seen = []
-    monkeypatch.setattr("pertcast.cell_training.SMALL", 100)
-    monkeypatch.setattr("pertcast.cell_training.available_jobs", lambda: 5)
+    monkeypatch.setattr("pertcast.cell_tasks.training.SMALL", 100)
+    monkeypatch.setattr("pertcast.cell_tasks.training.available_jobs", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     for count in (0, 3):
         with computing(make_cells(), count):

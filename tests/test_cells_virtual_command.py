@@ -11,7 +11,7 @@ from scipy import sparse
 
 from cell_cases import make_cells
 from commands import partials, pertcast, refused
-from pertcast.cell_runs import open_cell_run
+from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.log_scale import as_log1p
 
 COLUMNS = ("--condition-key", "drug", "--control", "control", "--batch-key", "plate")

@@ -18,10 +18,8 @@ LAYERS = {
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
-    "pertcast.leaderboard": 5, "pertcast.cell_training": 5,
-    "pertcast.cell_runs": 4, "pertcast.workflow": 6, "pertcast.cell_workflow": 6, "pertcast.cell_verbs": 6,
-    "pertcast.cell_benchmark": 6, "pertcast.cell_results": 6, "pertcast.cell_steps": 6, "pertcast.cell_units": 6,
-    "pertcast.cell_knows": 6, "pertcast.cell_masked": 6, "pertcast.cell_trajectory": 6,
+    "pertcast.leaderboard": 5, "pertcast.workflow": 6, "pertcast.cell_workflow": 6,
+    "pertcast.cell_tasks": 6, "pertcast.cell_tasks.runs": 4, "pertcast.cell_tasks.training": 5,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7, "pertcast.app": 7,
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
@@ -30,6 +28,7 @@ BESIDE = {
     ("pertcast.features", "pertcast.de"),  # responses are p-values, models learn in t
     ("pertcast.nn", "pertcast.features"),
     ("pertcast.nn", "pertcast.io"),  # members are saved as arrays
+    ("pertcast.models", "pertcast.cells"),  # `from_cells` alone, which a test holds
     ("pertcast.validation", "pertcast.runs"),
     ("pertcast.validation", "pertcast.engine"),
     ("pertcast.validation", "pertcast.features"),  # structures that may not be split over folds
@@ -42,15 +41,6 @@ BESIDE = {
     ("pertcast.facts", "pertcast.preflight"),
     ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
-    ("pertcast.cell_benchmark", "pertcast.cell_verbs"),
-    ("pertcast.cell_steps", "pertcast.cell_verbs"),
-    ("pertcast.cell_knows", "pertcast.cell_verbs"),
-    ("pertcast.cell_masked", "pertcast.cell_verbs"),
-    ("pertcast.cell_trajectory", "pertcast.cell_verbs"),
-    ("pertcast.cell_benchmark", "pertcast.cell_units"),
-    ("pertcast.cell_benchmark", "pertcast.cell_results"),
-    ("pertcast.cell_results", "pertcast.cell_units"),
-    ("pertcast.cell_units", "pertcast.cell_verbs"),
     ("pertcast.cli", "pertcast.report"),
     ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),
@@ -125,6 +115,15 @@ def test_model_files_never_import_each_other():
         if module.startswith("pertcast.models.") and not module.endswith("registry"):
             others = {name for name in imports(path) if name.startswith("pertcast.models.")} - {module}
             assert {name for name in others if not name.startswith("pertcast.models.registry")} == set()
+
+
+def test_one_model_alone_knows_models_of_cells():
+    """`from_cells` wraps them; no other model of responses may come to depend on them, nor they on any."""
+    assert {
+        module for module, path in modules() if {"pertcast.models", "pertcast.cells"} <= {home(module)} | {
+            home(name) for name in imports(path)
+        } and layer(module) == layer("pertcast.models")
+    } == {"pertcast.models.from_cells"}  # fmt: skip
 
 
 def test_the_guard_sees_an_upward_import(tmp_path):

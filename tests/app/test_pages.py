@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 from pertcast.app.places import BUNDLED, CELLS, ENVIRONMENT, RUNS, Places
 from pertcast.app.serve import MAIN
 from pertcast.app.world import World
-from pertcast.cell_runs import open_cell_run
+from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.trajectory import Change, roll_out
 
 PATIENCE = 60  # seconds

@@ -7,7 +7,7 @@ from commands import pertcast
 from pertcast.app.bundle import REGULATORS, regulatory_model
 from pertcast.app.places import BUNDLED, CELLS, RUNS
 from pertcast.app.world import World, virtual_cells
-from pertcast.cell_runs import open_cell_run
+from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.trajectory import Change, roll_out
 from pertcast.errors import InputError
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from cell_cases import make_cells
-from pertcast.cell_masked import score_masked
+from pertcast.cell_tasks.masked import score_masked
 from pertcast.cells.log_scale import as_log1p, total_counts
 from pertcast.cells.masked_autoencoder import NAME
 from pertcast.cells.masked_scores import GeneMeans, masked_scores, seen_genes

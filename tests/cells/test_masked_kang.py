@@ -2,7 +2,7 @@
 
 import pytest
 
-from pertcast.cell_masked import score_masked
+from pertcast.cell_tasks.masked import score_masked
 from pertcast.cells.masked_autoencoder import NAME
 from pertcast.cells.registry import build
 from pertcast.io.single_cells import read_cells

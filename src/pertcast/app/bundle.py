@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pertcast import cell_verbs, workflow
+from pertcast import workflow
 from pertcast.app.places import BUNDLED, CELLS, RUNS
-from pertcast.cell_runs import Columns
+from pertcast.cell_tasks import verbs
+from pertcast.cell_tasks.runs import Columns
 from pertcast.io.atomic import atomic_folder
 from pertcast.leaderboard import FOLDER
 from pertcast.runs import REFIT
@@ -71,7 +72,7 @@ def bundle_cells(folder: Path) -> None:
         all_of_them, run = Path(name) / CELLS, Path(name) / "virtual-cell"
         _write(all_of_them, cells)
         columns = Columns("condition", "control", "population", "batch")
-        cell_verbs.fit_cells("masked-autoencoder", all_of_them, columns, out=run, changes=VIRTUAL_CELL, seed=SEED)
+        verbs.fit_cells("masked-autoencoder", all_of_them, columns, out=run, changes=VIRTUAL_CELL, seed=SEED)
         shutil.copytree(run, folder / RUNS / run.name)
     _write(folder / CELLS, cells.take(slice(0, N_CELLS)))
 

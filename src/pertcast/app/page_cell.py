@@ -11,7 +11,7 @@ from pertcast.app.common import csv, figure, plain, sentences
 from pertcast.app.figures import curves_figure, picked_figure
 from pertcast.app.places import Places
 from pertcast.app.world import Picked, World, virtual_cells
-from pertcast.cell_runs import open_cell_run
+from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.trajectory import MODES, Change, Trajectory, roll_out
 from pertcast.errors import InputError
 from pertcast.report.trajectory import atlas_figure, places_table, states_table

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pertcast.app.query import matching
-from pertcast.cell_runs import CellRun, open_cell_run
-from pertcast.cell_verbs import read_for
+from pertcast.cell_tasks.runs import CellRun, open_cell_run
+from pertcast.cell_tasks.verbs import read_for
 from pertcast.cells.atlas import Atlas
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.trajectory import VirtualCell

@@ -24,11 +24,11 @@ for command in (convert, correct, fit, adapt, pairs, masked, trajectory, knows):
 @cells_app.command("models")
 def models(as_json: Json = False) -> None:
     """List the registered models of cells, a line each."""
-    from pertcast import cell_verbs
+    from pertcast.cell_tasks import verbs
 
-    found = cell_verbs.cell_models()
+    found = verbs.cell_models()
     lines = [f"{one['name']:16s} {one['kind']:6s} {one['summary']}" for one in found]
-    answer({"models": found, "default": cell_verbs.DEFAULT}, "\n".join(lines), as_json=as_json)
+    answer({"models": found, "default": verbs.DEFAULT}, "\n".join(lines), as_json=as_json)
 
 
 @cells_app.command("predict")
@@ -45,9 +45,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict untreated cells under a condition; treated cells of DATA are never looked at."""
-    from pertcast import cell_verbs
+    from pertcast.cell_tasks import verbs
 
-    facts = cell_verbs.predict_cells(
+    facts = verbs.predict_cells(
         run, data, condition=condition, context=context, out=out, seed=seed, sample=sample
     )  # fmt: skip
     for remark in facts["remarks"]:
@@ -68,9 +68,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score predicted cells beside no change, the mean shift, and one half of the truth against the other."""
-    from pertcast import cell_verbs
+    from pertcast.cell_tasks import verbs
 
-    done = cell_verbs.evaluate_cells(
+    done = verbs.evaluate_cells(
         predicted, truth, control=control, truth_where=_where(truth_where), control_where=_where(control_where),
         seed=seed,
     )  # fmt: skip

@@ -33,8 +33,8 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Hold treated cells out, fit every model on all else, score it beside references and a ceiling."""
-    from pertcast.cell_benchmark import Asked, benchmark_cells
-    from pertcast.cell_runs import Columns
+    from pertcast.cell_tasks.benchmark import Asked, benchmark_cells
+    from pertcast.cell_tasks.runs import Columns
     from pertcast.report.cell_benchmark import draw_benchmark, plain_benchmark
 
     names = tuple(name.strip() for name in models.split(",") if name.strip())

@@ -90,11 +90,11 @@ def correct(
 
     Counts become log1p of counts per 10,000. For counts, `pertcast cells fit zinb-vae --set correct_batches=true`.
     """
-    from pertcast import cell_steps
-    from pertcast.cell_runs import Columns
+    from pertcast.cell_tasks import steps
+    from pertcast.cell_tasks.runs import Columns
 
     columns = Columns(condition_key, control, context_key, batch_key, layer)
-    facts = cell_steps.correct_cells(data, columns, out=out, reference=reference, empirical_bayes=empirical_bayes)
+    facts = steps.correct_cells(data, columns, out=out, reference=reference, empirical_bayes=empirical_bayes)
     for remark in facts["remarks"]:
         say(remark)
     text = f"{facts['cells']} cells x {facts['genes']} genes, {len(facts['batches'])} batches corrected: {out}"

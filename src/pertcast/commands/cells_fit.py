@@ -46,11 +46,11 @@ def fit(
     Batch effects: `zinb-vae --set correct_batches=true` learns codes that do not know the batch; for any model that
     reads log values, `pertcast cells correct` takes them off beforehand.
     """
-    from pertcast import cell_verbs
-    from pertcast.cell_runs import Columns
+    from pertcast.cell_tasks import verbs
+    from pertcast.cell_tasks.runs import Columns
 
     columns = Columns(condition_key, control, context_key, batch_key, layer)
-    done = cell_verbs.fit_cells(
+    done = verbs.fit_cells(
         model, data, columns, out=out, preset=preset, changes=change or (), seed=seed, device=device, threads=threads
     )
     facts = done.facts
@@ -77,9 +77,9 @@ def adapt(
     as_json: Json = False,
 ) -> None:
     """Let a fitted cycle-GAN learn contexts that it was not shown, part after part of its networks set free."""
-    from pertcast import cell_steps
+    from pertcast.cell_tasks import steps
 
-    done = cell_steps.adapt_cells(run, data, out=out, changes=change or (), seed=seed, device=device, threads=threads)
+    done = steps.adapt_cells(run, data, out=out, changes=change or (), seed=seed, device=device, threads=threads)
     facts = done.facts
     if facts["fitted"]:
         new = ", ".join(facts["new_contexts"]) or "none"
@@ -103,8 +103,8 @@ def pairs(
 
     Pairs are made by the model: they can train another one, and are evidence of nothing.
     """
-    from pertcast import cell_steps
+    from pertcast.cell_tasks import steps
 
-    facts = cell_steps.pair_cells(run, data, condition=condition, out=out, context=context, seed=seed, sample=sample)
+    facts = steps.pair_cells(run, data, condition=condition, out=out, context=context, seed=seed, sample=sample)
     text = f"{facts['cells']} pseudo-pairs, mean cycle error {facts['cycle_error']:.3g}: {out}"
     answer(facts, text, as_json=as_json)

@@ -34,9 +34,9 @@ def masked(
     as_json: Json = False,
 ) -> None:
     """Hide genes of held-out cells and tell them from the others: 60 % of the cells train, 20 % stop, 20 % report."""
-    from pertcast.cell_masked import masked_benchmark
-    from pertcast.cell_runs import Columns
-    from pertcast.cell_training import fit_bar
+    from pertcast.cell_tasks.masked import masked_benchmark
+    from pertcast.cell_tasks.runs import Columns
+    from pertcast.cell_tasks.training import fit_bar
     from pertcast.report.story import plain_table
 
     columns = Columns(condition_key, control, None, batch_key, layer)
@@ -68,7 +68,7 @@ def trajectory(
     as_json: Json = False,
 ) -> None:
     """Move genes of a cell step by step and see what follows, less what the same cell does untouched."""
-    from pertcast.cell_trajectory import cell_trajectory
+    from pertcast.cell_tasks.trajectory import cell_trajectory
     from pertcast.cells.trajectory import Change
     from pertcast.report.trajectory import write_trajectory
 
@@ -105,9 +105,9 @@ def knows(
     """Ask whether what follows from raised genes is what a condition really did, beside chance and co-expression."""
     from dataclasses import asdict
 
-    from pertcast.cell_knows import virtual_cell_knows
-    from pertcast.cell_runs import Columns
-    from pertcast.cell_training import fit_bar
+    from pertcast.cell_tasks.knows import virtual_cell_knows
+    from pertcast.cell_tasks.runs import Columns
+    from pertcast.cell_tasks.training import fit_bar
     from pertcast.report.story import plain_table
 
     columns = Columns(condition_key, control, context_key, batch_key, layer)

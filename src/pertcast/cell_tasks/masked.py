@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from pertcast.cell_runs import Columns
-from pertcast.cell_verbs import cell_recipe, read_for
+from pertcast.cell_tasks.runs import Columns
+from pertcast.cell_tasks.verbs import cell_recipe, read_for
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.masked_autoencoder import NAME, MaskedAutoencoder
 from pertcast.cells.masked_scores import GeneMeans, MaskedScores, masked_scores, seen_genes

@@ -149,7 +149,7 @@ def digest_data(path: Path) -> str:
 def code_digest(*more: str) -> str:
     """Digest of the source that numbers follow from: models of cells, networks, and further folders."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
+    root = Path(__file__).parent.parent
     for folder in ("cells", "nn", *more):
         for path in sorted((root / folder).glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())

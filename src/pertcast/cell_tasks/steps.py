@@ -10,9 +10,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pertcast import __version__
-from pertcast.cell_runs import REFERENCE, Columns, cell_inputs, open_cell_run, write_cell_run
-from pertcast.cell_training import computing, fit_bar, write_curves
-from pertcast.cell_verbs import Fitted, cell_recipe, read_for, same_run, untreated_of
+from pertcast.cell_tasks.runs import REFERENCE, Columns, cell_inputs, open_cell_run, write_cell_run
+from pertcast.cell_tasks.training import computing, fit_bar, write_curves
+from pertcast.cell_tasks.verbs import Fitted, cell_recipe, read_for, same_run, untreated_of
 from pertcast.cells.batch_correction import correct_batches
 from pertcast.cells.registry import build, entries
 from pertcast.config import validated

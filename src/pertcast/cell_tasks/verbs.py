@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array, hstack
 
 from pertcast import __version__
-from pertcast.cell_runs import (
+from pertcast.cell_tasks.runs import (
     REFERENCE,
     CellRun,
     Columns,
@@ -18,7 +18,7 @@ from pertcast.cell_runs import (
     open_cell_run,
     write_cell_run,
 )
-from pertcast.cell_training import computing, drop_kept, fit_kept, is_begun, kept_beside, on_device, write_curves
+from pertcast.cell_tasks.training import computing, drop_kept, fit_kept, is_begun, kept_beside, on_device, write_curves
 from pertcast.cells.mean_shift import MeanShift, shifted
 from pertcast.cells.registry import build, entries
 from pertcast.config import CellRecipe, load_cell_recipe

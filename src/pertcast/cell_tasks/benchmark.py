@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from scipy.sparse import csr_array
 
-from pertcast.cell_results import Benchmark, collected, write_results
-from pertcast.cell_runs import Columns, digest_data
-from pertcast.cell_units import CellUnit, CellWork, HeldOut, Pair
-from pertcast.cell_verbs import DEFAULT, cell_recipe, read_for
+from pertcast.cell_tasks.results import Benchmark, collected, write_results
+from pertcast.cell_tasks.runs import Columns, digest_data
+from pertcast.cell_tasks.units import CellUnit, CellWork, HeldOut, Pair
+from pertcast.cell_tasks.verbs import DEFAULT, cell_recipe, read_for
 from pertcast.cells.detection import is_detected
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.registry import entries

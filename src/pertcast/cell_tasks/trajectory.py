@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from pertcast.cell_runs import open_cell_run
-from pertcast.cell_verbs import read_for
+from pertcast.cell_tasks.runs import open_cell_run
+from pertcast.cell_tasks.verbs import read_for
 from pertcast.cells.atlas import Atlas
 from pertcast.cells.trajectory import Change, Trajectory, roll_out
 from pertcast.errors import InputError, several, unknown

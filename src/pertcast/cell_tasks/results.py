@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pertcast.cell_units import CellUnit, Pair, Scored
+from pertcast.cell_tasks.units import CellUnit, Pair, Scored
 from pertcast.errors import shorten
 from pertcast.io.atomic import atomic_path, write_json
 from pertcast.metrics.bootstrap import centred_interval

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from pertcast.cell_runs import Columns
-from pertcast.cell_verbs import cell_recipe, read_for
+from pertcast.cell_tasks.runs import Columns
+from pertcast.cell_tasks.verbs import cell_recipe, read_for
 from pertcast.cells.log_scale import as_log1p
 from pertcast.cells.masked_autoencoder import NAME
 from pertcast.cells.masked_scores import seen_genes

@@ -21,8 +21,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pertcast import __version__
-from pertcast.cell_runs import code_digest, recipe_inputs
-from pertcast.cell_verbs import with_all_genes
+from pertcast.cell_tasks.runs import code_digest, recipe_inputs
+from pertcast.cell_tasks.verbs import with_all_genes
 from pertcast.cells.log_scale import as_log1p, total_counts
 from pertcast.cells.registry import build
 from pertcast.cells.variable_genes import variable_genes
