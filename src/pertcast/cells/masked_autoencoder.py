@@ -17,7 +17,7 @@ from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p
 from pertcast.cells.registry import register
 from pertcast.cells.seen import Seen, fitted, measured_contexts
 from pertcast.errors import InputError
-from pertcast.io.arrays import load_arrays, save_arrays
+from pertcast.io.arrays import load_arrays, row_pieces, save_arrays
 from pertcast.nn.fit import Progress, choose_device, fit_network, seeded
 from pertcast.nn.masked_fit import (
     Hiding,
@@ -30,6 +30,7 @@ from pertcast.nn.masked_fit import (
     tell,
 )
 from pertcast.nn.masked_net import DEPTH, MaskedNet, MaskedNetSizes, facts_of
+from pertcast.nn.sparse_rows import sparse_pieces
 from pertcast.nn.training_state import Checkpoint
 from pertcast.types import Cells, Floats, Ints
 from pertcast.validation.cell_parts import part_cells
@@ -71,6 +72,7 @@ class MaskedAutoencoder:
     """
 
     resumable = True  # `fit` takes a folder for the state of training
+    streams = True  # `fit` leaves on disk what lies there
     learns_conditions = False  # genes are told from genes; untreated cells are all that a virtual cell needs
 
     def __init__(self, config: MaskedAutoencoderConfig):
@@ -211,7 +213,7 @@ class MaskedAutoencoder:
         for number, (condition, where) in enumerate(contexts.items()):
             before = [np.flatnonzero(cells.untreated & (cells.context == name)) for name in where]
             after = [np.flatnonzero((cells.condition == condition) & (cells.context == name)) for name in where]
-            start, wanted = (np.mean([x[rows].mean(axis=0) for rows in side], axis=0) for side in (before, after))
+            start, wanted = (np.mean([_mean(x, rows) for rows in side], axis=0) for side in (before, after))
             order = np.argsort(-np.abs(wanted - start), kind="stable")
             self.moved[number, order[: -(-genes // 2)]] = True
             some = [x[np.sort(rng.permutation(rows)[:MEASURED])].toarray() for rows in before]
@@ -234,6 +236,12 @@ def _halves(genes: int, seed: int) -> NDArray[np.bool_]:
     return np.stack(parted)
 
 
+def _mean(x: csr_array, rows: Ints) -> Floats:
+    """Mean of some rows of a matrix that may lie on disk: (g,)."""
+    ends = np.concatenate([[0], np.cumsum(np.diff(x.indptr)[rows])])
+    return sum(x[rows[piece]].sum(axis=0, dtype=np.float64) for piece in row_pieces(ends)) / len(rows)
+
+
 def _missed(said: Sequence[Floats], wanted: Floats) -> Floats:
     """What to add to every gene so that its mean over contexts, nothing below 0, is the wanted one (g,): (g,).
 
@@ -249,7 +257,7 @@ def _missed(said: Sequence[Floats], wanted: Floats) -> Floats:
 
 
 def _check(cells: Cells) -> None:
-    bad = int((~(cells.x.data >= 0) | np.isinf(cells.x.data)).sum())
+    bad = sum(int((~(part.data >= 0) | np.isinf(part.data)).sum()) for part in sparse_pieces(cells.x))
     if bad:
         raise InputError(
             f"Masked autoencoder was given {bad} values below 0 or not finite. Give counts or log1p values."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,9 @@ from safetensors.numpy import load, save
 
 from pertcast.errors import InputError
 from pertcast.io.atomic import atomic_path, write_json
+from pertcast.types import Ints
+
+PIECE = 1 << 22  # numbers other than zero that are held at once
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray], facts: Mapping[str, object]) -> None:
@@ -49,6 +52,20 @@ def load_arrays(folder: Path, name: str) -> tuple[dict[str, NDArray], dict]:
         return load(content), facts
     except SafetensorError as error:
         raise InputError(f"'{numbers}' is damaged: {error}. {_FIX}") from error
+
+
+def row_pieces(ends: Ints, *, most: int | None = None) -> Iterator[slice]:
+    """Cut rows, of which `ends` (n + 1,) says where each begins and ends, so that a piece has at most so many numbers.
+
+    A row that has more is a piece of its own.
+    """
+    most = PIECE if most is None else most
+    first, n = 0, len(ends) - 1
+    while first < n:
+        last = int(np.searchsorted(ends, ends[first] + most, side="right")) - 1
+        last = min(max(last, first + 1), n)
+        yield slice(first, last)
+        first = last
 
 
 _FIX = "Remove the folder and run the command again; what is finished elsewhere is kept."

@@ -23,6 +23,7 @@ FORMS = (
     "h5ad; a folder in anndata's zarr form; a 10x folder with matrix.mtx, or 10x .h5; a matrix as .csv, .tsv or .txt, "
     "also .gz; a folder with a CSV file per perturbation; .npy with names in a .json file beside it"
 )
+GENES = "genes.txt"  # beside .npz files: a name a line
 OBS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
@@ -48,9 +49,9 @@ def read_form(path: Path, how: Reading | None = None) -> CellCounts:
     if not path.exists():
         raise InputError(f"'{path}' does not exist. Give one of: {FORMS}.")
     beside = how.obs or table_beside(path)
-    table = None if beside is None else _read_table(beside)
+    table = None if beside is None else read_table_of_cells(beside)
     read = _read(path, how, table)
-    return read if table is None else _joined(read, table, beside, how)
+    return read if table is None else joined(read, table, beside, how)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -59,6 +60,7 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(one for one in path.rglob("*") if one.is_file())
     beside = [table_beside(path), names_beside(path) if path.suffix == ".npy" else None]
+    beside += [path.with_name(GENES)] if path.suffix == ".npz" else []
     return [path, *(one for one in beside if one is not None and one.exists())]
 
 
@@ -96,7 +98,8 @@ def _read(path: Path, how: Reading, table: pd.DataFrame | None) -> CellCounts:
     raise InputError(f"'{path}' is in no form that is known. Give one of: {FORMS}.")
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table_of_cells(path: Path) -> pd.DataFrame:
+    """Read a table of cells, CSV or TSV, by the ids of its first column. Raises InputError for ids that repeat."""
     sep = "\t" if ".tsv" in path.name else ","
     try:
         first = pd.read_csv(path, sep=sep, nrows=0).columns[0]
@@ -109,7 +112,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _joined(read: CellCounts, table: pd.DataFrame, beside: Path, how: Reading) -> CellCounts:
+def joined(read: CellCounts, table: pd.DataFrame, beside: Path, how: Reading) -> CellCounts:
+    """Add the columns of a table, read from `beside`, to cells. Raises InputError for cells that it lacks."""
     ids = read.obs.index.astype(str)
     known = ids.isin(table.index)
     if not known.all():

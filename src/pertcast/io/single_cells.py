@@ -45,19 +45,8 @@ def read_cells(
     path = Path(path)
     read = read_form(path, Reading(layer=layer))
     keys = {"condition": condition_key, "context": context_key, "batch": batch_key}
-    labels, problems = {}, repeated(read)
-    for kind, key in keys.items():
-        if key is None:
-            labels[kind] = np.full(len(read.obs), "all", dtype=object)
-        elif not len(read.obs.columns):
-            fix = "Give a table of them: obs.csv in the folder, or <name>.obs.csv beside the file"
-            problems.append(f"nothing is told of the cells, so no column '{key}' holds the {kind}. {fix}")
-        elif key not in read.obs:
-            problems.append(f"{unknown('column of obs', key, map(str, read.obs.columns))} It was to hold the {kind}")
-        else:
-            labels[kind] = _labels(read.obs[key], problems, what=f"column '{key}' of obs")
-    if "condition" in labels:
-        problems += _control_faults(labels["condition"], control, condition_key, need_treated=need_treated)
+    problems = repeated(read)
+    labels = labels_of(read.obs, keys, problems, control=control, need_treated=need_treated)
     x, unit = checked_values(read, problems, what="X" if layer is None else f"layer '{layer}'")
     if problems:
         raise InputError(several(f"Cells of '{path}'", problems))
@@ -140,6 +129,29 @@ def read_mean_shift(path: Path, genes: tuple[str, ...]) -> Floats | None:
     with h5py.File(path, "r") as file:
         var = read_elem(file["var"])
     return var[MEAN_SHIFT].reindex(list(genes)).to_numpy(float) if MEAN_SHIFT in var else None
+
+
+def labels_of(
+    obs: pd.DataFrame, keys: Mapping[str, str | None], problems: list[str], *, control: str, need_treated: bool
+) -> dict[str, Strings]:
+    """Read the labels of cells: kind (condition, context, batch) -> (n,). Faults are added to the list.
+
+    keys  of each kind its column of `obs` (n, ..); None: all are of one, "all"
+    """
+    labels = {}
+    for kind, key in keys.items():
+        if key is None:
+            labels[kind] = np.full(len(obs), "all", dtype=object)
+        elif not len(obs.columns):
+            fix = "Give a table of them: obs.csv in the folder, or <name>.obs.csv beside the file"
+            problems.append(f"nothing is told of the cells, so no column '{key}' holds the {kind}. {fix}")
+        elif key not in obs:
+            problems.append(f"{unknown('column of obs', key, map(str, obs.columns))} It was to hold the {kind}")
+        else:
+            labels[kind] = _labels(obs[key], problems, what=f"column '{key}' of obs")
+    if "condition" in labels:
+        problems += _control_faults(labels["condition"], control, keys["condition"], need_treated=need_treated)
+    return labels
 
 
 def _noted(path: Path) -> dict[str, object]:

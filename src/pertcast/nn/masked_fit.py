@@ -14,7 +14,7 @@ from pertcast.config import Config
 from pertcast.nn.fit import FitSettings
 from pertcast.nn.masked_net import DEPTH, MaskedNet, facts_of
 from pertcast.nn.masking import hide_batch, hide_sparse
-from pertcast.nn.sparse_rows import SparseBatch, SparseRows
+from pertcast.nn.sparse_rows import SparseBatch, SparseRows, sparse_pieces
 from pertcast.types import Floats
 
 BLOCK = 256  # cells a block of prediction
@@ -89,9 +89,13 @@ def start_of(x: csr_array, *, zeros: bool) -> dict[str, Tensor]:
     deviation, and where that is less than a quarter of its median over genes, this quarter.
     """
     n, g = x.shape
-    least = np.repeat(_least(x), np.diff(x.indptr))
-    count = np.maximum(np.full(g, n) if zeros else np.bincount(x.indices, minlength=g), 1)
-    mean, rise, square = (np.bincount(x.indices, part, g) / count for part in (x.data, x.data - least, x.data**2))
+    count, sums = np.zeros(g), np.zeros((3, g))
+    for part in sparse_pieces(x):
+        least = np.repeat(_least(part), np.diff(part.indptr))
+        count += np.bincount(part.indices, minlength=g)
+        for total, values in zip(sums, (part.data, part.data - least, part.data**2), strict=True):
+            total += np.bincount(part.indices, values, g)
+    mean, rise, square = sums / np.maximum(n if zeros else count, 1)
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     some = spread[spread > 0]
     spread = np.maximum(spread, np.median(some) / 4 if len(some) else 1.0)
@@ -101,9 +105,12 @@ def start_of(x: csr_array, *, zeros: bool) -> dict[str, Tensor]:
 
 def has_single_counts(x: csr_array) -> bool:
     """Whether many genes of a typical cell stand at its smallest value, as they do at a single count on a log scale."""
-    cells = np.diff(x.indptr)
-    tied = x.data <= np.repeat(_least(x), cells) * (1 + 1e-5)
-    return bool(np.median(np.bincount(np.repeat(np.arange(len(cells)), cells), tied, len(cells))) >= LEAST_TIES)
+    ties = []
+    for part in sparse_pieces(x):
+        cells = np.diff(part.indptr)
+        tied = part.data <= np.repeat(_least(part), cells) * (1 + 1e-5)
+        ties.append(np.bincount(np.repeat(np.arange(len(cells)), cells), tied, len(cells)))
+    return bool(np.median(np.concatenate(ties)) >= LEAST_TIES)
 
 
 def _least(x: csr_array) -> Floats:

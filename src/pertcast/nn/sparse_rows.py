@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
+
+from pertcast.io.arrays import row_pieces
+
+MOST_ON_DEVICE = 4_000_000_000  # bytes of rows; of more, only batches go to a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class SparseRows:
     column: Tensor  # (k,) int64
     values: Tensor  # (k,) float
     width: int  # g
+    target: torch.device | None = None  # where batches go, if not where the rows are
 
     @classmethod
     def of(cls, matrix: csr_array, *, dtype: torch.dtype = torch.float32) -> SparseRows:
@@ -49,7 +55,7 @@ class SparseRows:
         if matrix.nnz and not matrix.data.all():
             matrix = matrix.copy()
             matrix.eliminate_zeros()
-        parts = torch.as_tensor(matrix.indptr.astype("int64")), torch.as_tensor(matrix.indices.astype("int64"))
+        parts = (torch.as_tensor(part.astype("int64", copy=False)) for part in (matrix.indptr, matrix.indices))
         return cls(*parts, torch.as_tensor(matrix.data).to(dtype), matrix.shape[1])
 
     def __len__(self) -> int:
@@ -57,27 +63,41 @@ class SparseRows:
 
     @property
     def device(self) -> torch.device:
-        return self.values.device
+        """Where batches are."""
+        return self.values.device if self.target is None else self.target
 
     def to(self, device: torch.device) -> SparseRows:
+        """Move them; rows that would fill a GPU stay in main memory, or on disk, and their batches move one by one."""
+        if device.type != "cpu" and self.values.nbytes + self.column.nbytes > MOST_ON_DEVICE:
+            return replace(self, target=device)
         return SparseRows(self.start.to(device), self.column.to(device), self.values.to(device), self.width)
 
     def __getitem__(self, rows: Tensor) -> SparseBatch:
         """Cut rows out as a batch, in the given order: (b,) int64."""
         row, source = self._entries(rows)
-        return SparseBatch(self.values[source], row * self.width + self.column[source], (len(rows), self.width))
+        values, place = self.values[source], row * self.width + self.column[source]
+        return SparseBatch(values.to(self.device), place.to(self.device), (len(rows), self.width))
 
     def rows(self, rows: Tensor) -> SparseRows:
         """Cut rows out as such a matrix, in the given order: (b,) int64."""
         row, source = self._entries(rows)
-        start = torch.zeros(len(rows) + 1, dtype=torch.int64, device=self.device)
+        start = torch.zeros(len(rows) + 1, dtype=torch.int64, device=row.device)
         start[1:] = torch.cumsum(torch.bincount(row, minlength=len(rows)), 0)
-        return SparseRows(start, self.column[source], self.values[source], self.width)
+        return SparseRows(start, self.column[source], self.values[source], self.width).to(self.device)
 
     def _entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the rows an entry belongs to, and where it lies in `values`: (k,) each."""
+        rows = rows.to(self.start.device)
         first = self.start[rows]  # (b,)
         length = self.start[rows + 1] - first
         row = torch.repeat_interleave(length)
         before = torch.cumsum(length, 0) - length
-        return row, torch.arange(len(row), device=self.device) - before[row] + first[row]
+        return row, torch.arange(len(row), device=row.device) - before[row] + first[row]
+
+
+def sparse_pieces(x: csr_array) -> Iterator[csr_array]:
+    """Cut a matrix that may lie on disk into rows that are looked at together: (b, g) each, in order."""
+    for rows in row_pieces(x.indptr):
+        first, last = x.indptr[rows.start], x.indptr[rows.stop]
+        ends = x.indptr[rows.start : rows.stop + 1] - first
+        yield csr_array((x.data[first:last], x.indices[first:last], ends), shape=(len(ends) - 1, x.shape[1]))
