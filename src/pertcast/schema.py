@@ -21,6 +21,7 @@ LOCATION = "location"
 FEATURE_TYPE = "feature_type"
 EXPRESSION, PEAKS = "Gene Expression", "Peaks"
 CONDITION = "condition"
+CELLS_FILE = "cells.h5ad"  # single cells behind de_train
 
 PUBLIC, PRIVATE = "Public", "Private"
 DEFAULT_LAYER = "clipped_sign_log10_pval"  # the benchmark's target: signed -log10 p with p floored at 1e-4

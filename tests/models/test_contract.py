@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from cases import make_question
+from cases import make_question, with_cells
 from pertcast.config import FeatureConfig
 from pertcast.errors import InputError, NotFittedError
 from pertcast.features.assemble import ONE_HOT, STATISTICS, assemble
@@ -36,8 +36,8 @@ def quick(name):
 
 
 @pytest.fixture(scope="module")
-def question():
-    return make_question()[0]
+def question(tmp_path_factory):
+    return with_cells(*make_question(), tmp_path_factory.mktemp("cells"))
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def test_genes_go_by_name(name, question, fitted):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_size(name):
+def test_any_size(name, tmp_path):
     """R39: 37 genes, 5 compounds, 3 cell types and 4 rows to predict."""
-    question, _ = make_question(types=3, compounds=5, genes=37, asked=4)
+    question = with_cells(*make_question(types=3, compounds=5, genes=37, asked=4), tmp_path)
     rows = rows_of(question)
     predicted = quick(name).fit(rows.train, seed=0).predict(rows.test)
     assert predicted.shape == (4, 37)
@@ -135,9 +135,10 @@ def test_unfitted_use_is_refused(name, question):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not entry(name).floor])
-def test_beats_its_floor_on_learnable_data(name):
+def test_beats_its_floor_on_learnable_data(name, tmp_path):
     """A model that loses to the gene mean where the truth is simple is broken."""
     question, truth = make_question(seed=3, types=6, compounds=12, asked=8)
+    question = with_cells(question, truth, tmp_path)
     rows = rows_of(question)
     settings = {**QUICK.get(name, {})}
     if name == "transformer":

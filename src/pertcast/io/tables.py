@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pertcast import schema
 from pertcast.errors import InputError, shorten
 from pertcast.io import parts
+from pertcast.io.atomic import digest_file
 from pertcast.io.narrow import read_text, typed
 from pertcast.io.wide import Wide, column_names, gene_columns, read_wide
 from pertcast.schema import CELL_TYPE, COMPOUND, COMPOUND_ID, ID, SMILES, Table
@@ -167,7 +168,8 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         return None, faults
     trust = None if reliability is None else pd.DataFrame({"reliability": reliability})
     rare = [table for table in (accessibility, trust) if table is not None]  # folders without keep their digests
-    digest = _digest(train, test, compounds, baseline, *rare)
+    cells = folder / schema.CELLS_FILE
+    digest = _digest(train, test, compounds, baseline, *rare, cells=cells)
     test = _with_structures(test, train.keys, compounds)
     known = set(train.keys[COMPOUND])
     return Competition(
@@ -182,6 +184,7 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         cell_accessibility=accessibility,
         reliability=reliability,
         simulated=simulated,
+        cells=cells if cells.is_file() else None,
         digest=digest,
         unknown_compounds=tuple(name for name in dict.fromkeys(test[COMPOUND]) if name not in known),
     ), []
@@ -237,10 +240,12 @@ def _with_structures(test: pd.DataFrame, train: pd.DataFrame, compounds: pd.Data
     return filled
 
 
-def _digest(train: Wide, *tables: pd.DataFrame | None) -> str:
+def _digest(train: Wide, *tables: pd.DataFrame | None, cells: Path) -> str:
     digest = hashlib.sha256()
     for part in (train.keys, *tables):
         digest.update(b"none" if part is None else part.to_json(orient="split", double_precision=15).encode())
     digest.update("\n".join(train.genes).encode())
     digest.update(np.ascontiguousarray(train.values).tobytes())
+    if cells.is_file():
+        digest.update(digest_file(cells).encode())
     return digest.hexdigest()

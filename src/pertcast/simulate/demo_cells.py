@@ -20,7 +20,7 @@ from pertcast.simulate.competition import DEMO_VERSION, DemoConfig, Measured, Pa
 from pertcast.simulate.plates import DMSO, Wells
 from pertcast.types import Floats, Ints
 
-CELLS, ASKED, EFFECTS = "cells.h5ad", "solution_cells.h5ad", "oracle_effects.parquet"
+CELLS, ASKED, EFFECTS = schema.CELLS_FILE, "solution_cells.h5ad", "oracle_effects.parquet"
 CELL_FILES = (CELLS, ASKED, EFFECTS, schema.COUNTS_LONG.file, schema.COUNTS_OBS.file)
 STREAM = 1000  # random numbers of cells are others than those of the wells, which stay what they are without cells
 COUNTS_A_GENE = 1.0  # mean counts of a cell, per gene: a well of median depth has 15 cells of a type, or 30
