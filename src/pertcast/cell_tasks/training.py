@@ -49,12 +49,22 @@ def computing(cells: Cells, count: int) -> Iterator[None]:
         yield
 
 
-def fit_kept(model: CellModel, cells: Cells, *, name: str, seed: int, kept: Path, inputs: dict[str, Any]) -> CellModel:
+def fit_kept(
+    model: CellModel,
+    cells: Cells,
+    *,
+    name: str,
+    seed: int,
+    kept: Path,
+    inputs: dict[str, Any],
+    valid: Cells | None = None,
+) -> CellModel:
     """Fit a model; one that can be taken up keeps the state of its training in a folder, and begins from it.
 
     name    what the bar calls it
     kept    folder that `drop_kept` removes when the run is written
     inputs  all that the numbers follow from; the beginning of another run is refused
+    valid   cells to stop by, for a model that takes them; None: it holds some of the given ones out
     """
     if not getattr(model, "resumable", False):
         return model.fit(cells, seed=seed)
@@ -65,7 +75,9 @@ def fit_kept(model: CellModel, cells: Cells, *, name: str, seed: int, kept: Path
     write_json(kept / "inputs.json", inputs)
     try:
         with fit_bar(name) as progress:
-            return model.fit(cells, seed=seed, checkpoint=kept, progress=progress)
+            if valid is None:
+                return model.fit(cells, seed=seed, checkpoint=kept, progress=progress)
+            return model.fit(cells, seed=seed, valid=valid, checkpoint=kept, progress=progress)
     except InputError:  # which would come again
         drop_kept(kept)
         raise

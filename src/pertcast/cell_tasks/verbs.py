@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.sparse import csr_array, hstack
@@ -21,12 +23,14 @@ from pertcast.cell_tasks.runs import (
 from pertcast.cell_tasks.training import computing, drop_kept, fit_kept, is_begun, kept_beside, on_device, write_curves
 from pertcast.cells.mean_shift import MeanShift, shifted
 from pertcast.cells.registry import build, entries
+from pertcast.cells.streamed import split_streamed
 from pertcast.config import CellRecipe, load_cell_recipe
 from pertcast.errors import InputError, shorten, unknown
 from pertcast.io.cell_forms import FORMS
+from pertcast.io.cell_shards import read_mapped
 from pertcast.io.single_cells import read_cells, read_expression, read_mean_shift, write_cells
 from pertcast.metrics.distribution import DistributionScores, evaluate
-from pertcast.types import Cells, Floats
+from pertcast.types import CellModel, Cells, Floats
 
 DEFAULT = "context-transfer"  # the model that we stand behind
 LEAST_CELLS = 4  # of the truth, to compare one half of it with the other
@@ -52,6 +56,7 @@ def fit_cells(
     seed: int = 0,
     device: str = "auto",
     threads: int = 0,
+    stream: bool = False,
 ) -> Fitted:
     """Fit a model of cells to untreated and treated cells, in any form, and write its run folder.
 
@@ -62,26 +67,34 @@ def fit_cells(
              was cut off is taken up from `<out>.unfinished`, and ends as if it had not been
     device   auto, cpu or cuda, for models that train a network
     threads  to compute in; 0: one for small data, else one a core; the last digit may depend on it
+    stream   data may be larger than memory, or a folder of shards (`read_mapped`); they lie beside the run meanwhile
     Training curves go to `tensorboard/` beside the run.
     Raises InputError, naming all faults of the file at once.
     """
     recipe = cell_recipe(model, preset=preset, changes=changes)
     unfitted = on_device(recipe, device)
+    if stream and not getattr(unfitted, "streams", False):
+        raise InputError(f"Model '{recipe.model}' needs all cells in memory; only masked-autoencoder streams them.")
     if not Path(data).exists():
         raise InputError(f"'{data}' does not exist. Give cells as one of: {FORMS}.")
-    inputs = cell_inputs(recipe, columns, data=data, seed=seed)
+    inputs = cell_inputs(recipe, columns, data=data, seed=seed) | ({"streamed": True} if stream else {})
     out = Path(out)
     kept = kept_beside(out)
     if out.exists():
         finished = same_run(open_cell_run(out), inputs)
         drop_kept(kept)
         return finished
-    cells = read_for(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
-    taken_up = is_begun(kept)
-    with computing(cells, threads):
-        fitted = fit_kept(unfitted, cells, name=recipe.model, seed=seed, kept=kept, inputs=inputs)
-        reference = build(REFERENCE).fit(cells, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
+    taken_up, fit = is_begun(kept), partial(fit_kept, name=recipe.model, seed=seed, kept=kept, inputs=inputs)
+    if stream:
+        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            cells, fitted, reference = _fit_streamed(
+                unfitted, data, columns, fit=fit, scratch=Path(scratch), seed=seed, count=threads
+            )  # fmt: skip
+    else:
+        cells = read_for(data, columns, need_treated=getattr(unfitted, "learns_conditions", True))
+        with computing(cells, threads):
+            fitted, reference = fit(unfitted, cells), build(REFERENCE).fit(cells, seed=seed)
     run = write_cell_run(out, recipe, columns, inputs=inputs, model=fitted, reference=reference)
     write_curves(out, fitted)
     drop_kept(kept)
@@ -91,6 +104,25 @@ def fit_cells(
         "conditions": len(cells.conditions), "contexts": len(set(cells.context)), "taken_up": taken_up,
     }  # fmt: skip
     return Fitted(run, facts)
+
+
+def _fit_streamed(
+    unfitted: CellModel,
+    data: Path,
+    columns: Columns,
+    *,
+    fit: Callable[..., CellModel],
+    scratch: Path,
+    seed: int,
+    count: int,
+) -> tuple[Cells, CellModel, CellModel]:
+    """Fit to cells that stay on disk: these, the model, and the mean shift of a sample of them."""
+    cells = read_mapped(data, scratch / "cells", **asdict(columns))
+    with computing(cells, count):
+        parts = split_streamed(cells, scratch / "train", valid_share=unfitted.config.valid_share, seed=seed)
+        fitted = fit(unfitted, parts.train, valid=parts.valid)
+        fitted.seen = replace(fitted.seen, unit=cells.unit)  # it is asked about cells as the file holds them
+        return cells, fitted, build(REFERENCE).fit(parts.sample, seed=seed)
 
 
 def same_run(run: CellRun, inputs: Mapping[str, object]) -> Fitted:
