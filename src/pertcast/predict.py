@@ -21,7 +21,7 @@ from pertcast.features.structures import CHEMISTRY
 from pertcast.features.target_space import to_response
 from pertcast.io.atomic import atomic_path
 from pertcast.models.registry import build
-from pertcast.runs import REFIT, Run, code_digest
+from pertcast.runs import REFIT, Run, code_of
 from pertcast.types import Floats, Strings
 from pertcast.validation.cross_validate import predict_held_out
 
@@ -106,7 +106,7 @@ class Forecaster:
             self.models = [build(run.recipe.model, run.recipe.settings).load(unit / "checkpoint") for unit in units]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             inputs = json.loads((units[0] / "inputs.json").read_text())
-            if inputs["code"] == code_digest():  # then it is no older form, but a defect of ours
+            if inputs["code"] == code_of(run.recipe):  # then it is no older form, but a defect of ours
                 raise
             fix = "Run `pertcast cv` with the same recipe, data and --out again."
             told = f"was written by pertcast {inputs['pertcast']} with other code, and cannot be read: {error!r}"

@@ -22,6 +22,7 @@ from pertcast import __version__
 from pertcast.config import Recipe
 from pertcast.errors import InputError, shorten
 from pertcast.io.atomic import atomic_folder, digest_file, write_json
+from pertcast.models.registry import entry
 from pertcast.types import Fold, Predictions
 
 REFIT = "refit"  # the unit fitted on all training rows, which predicts the test rows
@@ -129,14 +130,19 @@ def read_manifest(run: Run) -> tuple[list[Fold], str]:
 
 
 @cache
-def code_digest() -> str:
-    """Digest of the source that numbers follow from: a unit made by other code is made again."""
+def code_digest(*more: str) -> str:
+    """Digest of the source that numbers follow from, further folders named: a unit made by other code is made again."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for folder in ("features", "models", "nn", "validation"):
+    for folder in ("features", "models", "nn", "validation", *more):
         for path in sorted((root / folder).glob("*.py")):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def code_of(recipe: Recipe) -> str:
+    """Digest of the source that a recipe's numbers follow from; its model may lean on more than others do."""
+    return code_digest(*getattr(entry(recipe.model).model, "leans_on", ()))
 
 
 def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def inputs_of(unit: Unit, *, data_digest: str) -> dict[str, Any]:
         "fold": fold_digest(unit.fold) if unit.fold else None,
         "fold_name": unit.fold.name if unit.fold else REFIT,
         "holds_out": unit.fold.holds_out if unit.fold else None,
-        "code": code_digest(),
+        "code": code_of(unit.recipe),
         "pertcast": __version__,
         "recipe": unit.recipe.digest(),
         "seed": unit.seed,

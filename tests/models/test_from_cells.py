@@ -9,12 +9,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from cases import make_question, with_cells
-from pertcast.config import FeatureConfig
+from pertcast.config import FeatureConfig, load_recipe
 from pertcast.errors import InputError
 from pertcast.features.assemble import assemble
 from pertcast.io.tables import question_of, read_competition
 from pertcast.models.from_cells import SPREADS, _calibrated, _held_back
 from pertcast.models.registry import build
+from pertcast.runs import code_digest, code_of
 from pertcast.simulate.demo import write_demo
 
 NETWORKS = {
@@ -172,3 +173,10 @@ def test_what_is_missing_is_named_at_once(asked, tmp_path):
     rows = rows_of(replace(question, cells=path), few)
     with pytest.raises(InputError, match="Unknown cell type with untreated cells"):
         build("from-cells").fit(rows.train, seed=0).predict(rows.test)
+
+
+def test_other_code_of_cells_makes_its_units_anew():
+    """Units are known by the source that their numbers follow from: here models of cells and tests of wells, too."""
+    recipe = load_recipe("cells-context-transfer")
+    assert code_of(recipe) == code_digest("cells", "de") != code_digest()
+    assert code_of(load_recipe("ridge")) == code_digest()

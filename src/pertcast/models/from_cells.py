@@ -52,6 +52,8 @@ class FromCells:
     training pair shows changes nothing.
     """
 
+    leans_on = ("cells", "de")  # folders of code that its numbers follow from, beside those of every model
+
     def __init__(self, config: FromCellsConfig):
         self.config = config
         self.world: _World | None = None
