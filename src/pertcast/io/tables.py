@@ -166,11 +166,11 @@ def _read(folder: Path, layer: str | None) -> tuple[Competition | None, list[str
         genes = _attempt(faults, parts.submission_genes, folder, train.genes, test[ID].to_numpy(), faults)
     if faults:
         return None, faults
+    test = _with_structures(test, train.keys, compounds)
     trust = None if reliability is None else pd.DataFrame({"reliability": reliability})
     rare = [table for table in (accessibility, trust) if table is not None]  # folders without keep their digests
     cells = folder / schema.CELLS_FILE
     digest = _digest(train, test, compounds, baseline, *rare, cells=cells)
-    test = _with_structures(test, train.keys, compounds)
     known = set(train.keys[COMPOUND])
     return Competition(
         folder=folder,
