@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pertcast.config import Config
+from pertcast.io.arrays import row_pieces
 from pertcast.types import Cells, Floats
 
 TOTAL = 1e4  # counts a cell is scaled to before log1p
@@ -22,10 +23,13 @@ def as_log1p(cells: Cells, totals: Floats | None = None) -> csr_array:
     """
     if cells.unit == "log1p":
         return csr_array(cells.x, dtype=np.float32)
-    x = csr_array(cells.x, dtype=np.float64)
-    totals = total_counts(cells) if totals is None else totals
-    x.data = np.log1p(x.data * np.repeat(TOTAL / totals, np.diff(x.indptr)))
-    return x.astype(np.float32)
+    x = csr_array(cells.x)
+    scale = TOTAL / (total_counts(cells) if totals is None else totals)
+    values = np.empty(x.nnz, np.float32)
+    for rows in row_pieces(x.indptr):  # numbers of double precision take twice the memory of all else
+        part = slice(x.indptr[rows.start], x.indptr[rows.stop])
+        values[part] = np.log1p(x.data[part] * np.repeat(scale[rows], np.diff(x.indptr[rows.start : rows.stop + 1])))
+    return csr_array((values, x.indices.copy(), x.indptr.copy()), shape=x.shape)
 
 
 def from_log1p(x: Floats, cells: Cells, *, rng: np.random.Generator | None = None) -> Floats:

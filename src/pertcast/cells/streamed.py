@@ -13,8 +13,8 @@ from pertcast.io.cell_shards import MatrixOnDisk
 from pertcast.types import Cells, Ints
 from pertcast.validation.cell_parts import part_cells
 
-MOST_VALID = 20_000  # cells that training is stopped by; they are held in memory
-MOST_SAMPLED = 20_000  # cells that the reference is measured in
+MOST_VALID = 10_000  # cells that training is stopped by; they are held in memory
+MOST_SAMPLED = 10_000  # cells that the reference is measured in
 
 
 @dataclass(frozen=True, slots=True)

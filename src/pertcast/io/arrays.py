@@ -16,7 +16,7 @@ from pertcast.errors import InputError
 from pertcast.io.atomic import atomic_path, write_json
 from pertcast.types import Ints
 
-PIECE = 1 << 22  # numbers other than zero that are held at once
+PIECE = 1 << 21  # numbers other than zero that are held at once
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray], facts: Mapping[str, object]) -> None:
