@@ -118,9 +118,9 @@ def _run_epochs(
         if settings.patience is not None and best.age >= settings.patience:
             break
         parts = torch.randperm(n).to(device).tensor_split(batches)
-        losses = []
-        for rows in parts:
-            losses.append(_step(net, _take(data, rows), loss_fn, optimizer, schedule, settings=settings))
+        losses = torch.zeros(batches, device=device)  # one block: many small ones would keep freed memory in pieces
+        for step, rows in enumerate(parts):
+            losses[step] = _step(net, _take(data, rows), loss_fn, optimizer, schedule, settings=settings)
             running.see(net)
         facts = {"epoch": epoch, "loss": weighted_mean(losses, map(len, parts)), "lr": optimizer.param_groups[0]["lr"]}
         if not math.isfinite(facts["loss"]):
