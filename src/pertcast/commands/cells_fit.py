@@ -46,10 +46,11 @@ def fit(
     `--set training.checkpoint_every=N` says (steps of the GANs, epochs of the others). Training curves for TensorBoard
     go to `tensorboard/` beside OUT. An empty value, as `--set training.patience=`, unsets what is optional.
 
-    Cells larger than memory: `masked-autoencoder --stream` reads one file, or a folder of shards, piece by piece into
-    files beside OUT (up to 24 bytes for each number other than 0, removed at the end), and cuts its batches from these:
-    the same batches as in memory, and the same network while at most 10,000 cells are held out. Of an .npz file of `scipy.sparse.save_npz`, labels lie beside
-    it in <name>.obs.csv and gene names in genes.txt. The mean shift is measured in a sample of 10,000 cells.
+    Cells larger than memory: `masked-autoencoder --stream` reads one file, or a folder of shards, piece by piece
+    into files beside OUT (up to 24 bytes for each number other than 0, removed at the end), and cuts its batches
+    from these: the same batches as in memory, and the same network while at most 10,000 cells are held out. Of an
+    .npz file of `scipy.sparse.save_npz`, labels lie beside it in <name>.obs.csv and gene names in genes.txt. The
+    mean shift is measured in a sample of 10,000 cells.
 
     Batch effects: `zinb-vae --set correct_batches=true` learns codes that do not know the batch; for any model that
     reads log values, `pertcast cells correct` takes them off beforehand.
