@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 
 from pertcast.cells.context_transfer import ContextTransfer, ContextTransferConfig
 from pertcast.cells.count_moves import added, find_moves, kept, pooled_dispersion
-from pertcast.cells.count_shift import SCALE, _recovered
+from pertcast.cells.count_shift import SCALE, _recovered, comparable_counts
+from pertcast.io.single_cells import read_cells
 from pertcast.types import Cells
 
 GENES = 300
@@ -161,3 +162,55 @@ def test_same_seed_same_cells():
     first, second, third = (model.predict(control, "drug", seed=s, sample=True).x.toarray() for s in (1, 1, 2))
     assert_array_equal(first, second)
     assert (first != third).any()
+
+
+LINES = ("A172", "T98G", "U87MG")
+
+
+def planted(cells: Cells, *, seed: int) -> tuple[Cells, dict[str, np.ndarray]]:
+    """Plant an effect per condition: of 60 abundant genes half gain their mean in molecules, half lose every other."""
+    rng, genes = np.random.default_rng(seed), {}
+    counts, total = comparable_counts(cells, "auto")
+    x = np.rint(counts.toarray()).astype(np.int64)
+    mean = x.mean(axis=0)
+    for condition in cells.conditions:
+        chosen = rng.choice(np.argsort(-mean)[:250], 60, replace=False)
+        rows, (up, down) = np.flatnonzero(cells.condition == condition), np.split(chosen, 2)
+        x[np.ix_(rows, up)] += rng.poisson(mean[up], (len(rows), 30))
+        x[np.ix_(rows, down)] = rng.binomial(x[np.ix_(rows, down)], 0.5)
+        genes[condition] = chosen
+    return replace(cells, x=csr_array(np.log1p(x / total[:, None] * SCALE).astype(np.float32))), genes
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_an_effect_planted_in_measured_cells_is_found_and_half_recovered(real_data):
+    """Cells of perturbed lines in which nothing is found as they are: what is planted in them is found in every one of
+    27 held-out pairs of condition and line, and at least half of it is predicted.
+    """
+    path = real_data / "perturbseq" / "four_lines_5961.h5ad"
+    cells = read_cells(path, condition_key="condition", control="control", context_key="cell_type")
+    cells = cells.take(np.isin(cells.context, LINES))
+    everywhere = [name for name in cells.conditions if set(LINES) <= set(cells.context[cells.condition == name])]
+    cells = cells.take(cells.untreated | np.isin(cells.condition, everywhere))
+    changed, genes = planted(cells, seed=0)
+    recovered = []
+    for fold in range(3):
+        pairs = [(name, LINES[(number + fold) % 3]) for number, name in enumerate(everywhere)]
+        held = np.zeros(len(cells), bool)
+        for name, line in pairs:
+            held |= (cells.condition == name) & (cells.context == line)
+        silent = ContextTransfer(ContextTransferConfig()).fit(cells.take(~held), seed=0)
+        model = ContextTransfer(ContextTransferConfig()).fit(changed.take(~held), seed=0)
+        for name, line in pairs:
+            control, treated = (cells.context == line) & cells.untreated, held & (cells.condition == name)
+            before = cells.take(control)
+            said = (model.predict(before, name, seed=0, sample=True).x - before.x).mean(axis=0)[genes[name]]
+            true = (changed.take(treated & (cells.context == line)).x.mean(axis=0)
+                    - cells.take(treated & (cells.context == line)).x.mean(axis=0))[genes[name]]  # fmt: skip
+            recovered.append(float(said @ true / (true @ true)))
+            assert not silent.shift.means.measured[name].detected
+            assert model.shift.means.measured[name].detected
+    assert len(recovered) == 27
+    assert min(recovered) >= 0.5
+    assert np.mean(recovered) < 1.2
