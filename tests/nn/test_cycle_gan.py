@@ -65,7 +65,7 @@ def count(net: nn.Module) -> int:
 def test_published_sizes_are_a_preset():
     """S003-02: 1024-512-256, three latents of 128, embeddings of 32, 2 residual blocks; parameters counted by hand."""
     settings = load_cell_recipe("system-003").settings
-    sizes = CycleGanSizes(**{k: v for k, v in settings.items() if k != "training"}, use_context=True)
+    sizes = CycleGanSizes(**{k: v for k, v in settings.items() if k in CycleGanSizes.model_fields}, use_context=True)
     net = Translator(sizes, centre=torch.zeros(50), axes=None, code_width=7, contexts=4)
     line = lambda a, b: a * b + b  # noqa: E731
     block = 2 * line(256, 256) + 2 * 2 * 256 + 2  # two layers, two norms, two PReLU
