@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class GroupMeans:
         return cls(tuple(facts["contexts"]), tuple(facts["groups"]), **arrays)
 
 
-class LogShift:
+class LogShift(ABC):
     """Base of references that add a change of gene means to every cell, log1p scale, never below 0.
 
     A subclass says which change. The place of a cell is the mean of its context's untreated training cells; in a
@@ -110,9 +111,9 @@ class LogShift:
 
         return moved(cells, condition, change, seed=seed if sample else None)
 
+    @abstractmethod
     def change(self, condition: str, profile: Floats) -> Floats:
         """What a condition adds at these places: log values (k, g) -> (k, g), or (1, g) where all get the same."""
-        raise NotImplementedError
 
     def save(self, folder: Path) -> None:
         seen, (arrays, facts) = fitted(self.seen, self.NAME, "save"), self.means.parts()

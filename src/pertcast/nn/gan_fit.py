@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class GanCells:
         return GanCells(*parts, self.control)
 
 
-class GanTrainer:
+class GanTrainer(ABC):
     """Networks, optimisers and what is known so far of a run; a subclass says what a step is.
 
     The random state of a step follows from the seed and the step's number alone, so a run that was cut off and taken
@@ -79,13 +80,13 @@ class GanTrainer:
         self.finish()
         return self.history
 
+    @abstractmethod
     def take_step(self) -> None:
-        """Move all networks once; a subclass does."""
-        raise NotImplementedError
+        """Move all networks once."""
 
+    @abstractmethod
     def held_out_energy(self) -> float:
-        """Energy distance from held-out treated cells, no change costs 1; a subclass measures it."""
-        raise NotImplementedError
+        """Energy distance from held-out treated cells; no change costs 1."""
 
     def tired(self) -> bool:
         """Whether to stop before the last step."""

@@ -7,6 +7,7 @@ product, and a step is one more.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional
 from pertcast.nn.stacked import Streams
 
 
-class StackedRecurrent(nn.Module):
+class StackedRecurrent(nn.Module, ABC):
     """M recurrent layers over (M, n, t, d) -> (M, n, t, hidden); gates in torch's order, one block of columns each."""
 
     gates: int
@@ -38,11 +39,13 @@ class StackedRecurrent(nn.Module):
             states.append(state[0])
         return torch.stack(states, dim=2)
 
+    @abstractmethod
     def start(self, like: Tensor, n: int) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """State of n rows before the first step: (M, n, hidden) each."""
 
+    @abstractmethod
     def step(self, inputs: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """State after one more input (M, n, gates * hidden)."""
 
     def of_state(self, h: Tensor) -> Tensor:
         return torch.baddbmm(self.bias_state, h, self.weight_state)  # (M, n, h) -> (M, n, gates * h)
