@@ -17,21 +17,32 @@ from pertcast.io.cell_stream import CellStream
 
 COLUMNS = ("--condition-key", "drug", "--control", "control", "--context-key", "type")
 QUICK = ("--set", "training.epochs=3", "--set", "hidden=[8]", "--set", "hiding.zeros=true")
-LIMITED = """
-import resource, sys
+MEASURED = """
+import sys, threading, time
 from pathlib import Path
 import torch, anndata
 torch.set_num_threads(1)
 from pertcast.cell_tasks.runs import Columns
 from pertcast.cell_tasks.verbs import fit_cells
 from pertcast.cells import streamed
+
+def held():
+    # Own pages alone: those of a file that is mapped go back whenever memory is short.
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+def watch():
+    while True:
+        peaks.append(held())
+        time.sleep(0.02)
+
 streamed.MOST_VALID = streamed.MOST_SAMPLED = 2000  # as few beside these cells as they are beside millions
-data, out, stream, budget = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "stream", int(sys.argv[4])
+data, out, stream = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "stream"
 torch.nn.Linear(300, 8)(torch.rand(64, 300)).sum().backward()
-used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) * 1024
-resource.setrlimit(resource.RLIMIT_DATA, (used + budget,) * 2)
+used, peaks = held(), []
+threading.Thread(target=watch, daemon=True).start()
 settings = ("training.epochs=1", "hidden=[8]", "training.batch=128", "training.device=cpu")
 fit_cells("masked-autoencoder", data, Columns("drug", "control"), out=out, changes=settings, threads=1, stream=stream)
+print(max(peaks) - used)
 """
 
 
@@ -81,21 +92,19 @@ def test_what_does_not_stream_says_so(place, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read where Linux writes it")
 def test_cells_larger_than_memory_are_fitted(tmp_path):
-    """S001-17: 350 MB of numbers in a process that may not hold 300 MB more than its libraries; a fit in memory may
-    not either, and fails.
-    """
+    """S001-17: streamed, 350 MB of numbers never take 330 MB beyond the libraries; read whole they take them at least."""
     rng, n, genes = np.random.default_rng(0), 60_000, tuple(f"g{j}" for j in range(2000))
     with CellStream(tmp_path / "cells.h5ad") as stream:
         for _ in range(12):
             stream.add(sparse.csr_array(rng.poisson(0.45, (n // 12, len(genes))).astype(np.float32)))
         stream.finish(pd.DataFrame({"drug": ["control"] * n}, index=[f"c{i}" for i in range(n)]), genes, {})
-    sides = {}
+    peaks = {}
     for how in ("stream", "memory"):
-        command = [sys.executable, "-c", LIMITED, tmp_path / "cells.h5ad", tmp_path / how, how, str(300 << 20)]
-        sides[how] = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert sides["stream"].returncode == 0, sides["stream"].stderr[-2000:]
+        command = [sys.executable, "-c", MEASURED, tmp_path / "cells.h5ad", tmp_path / how, how]
+        told = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        assert told.returncode == 0, told.stderr[-2000:]
+        peaks[how] = int(told.stdout.split()[-1])
     assert open_cell_run(tmp_path / "stream").model().history
-    assert sides["memory"].returncode == 1
-    assert "emory" in sides["memory"].stderr
+    assert peaks["stream"] < 330e6 < 350e6 < peaks["memory"], peaks
