@@ -94,7 +94,7 @@ def test_what_does_not_stream_says_so(place, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read where Linux writes it")
 def test_cells_larger_than_memory_are_fitted(tmp_path):
-    """S001-17: streamed, 350 MB of numbers never take 330 MB beyond the libraries; read whole they take them at least."""
+    """S001-17: streamed, 350 MB of numbers never take 330 MB beyond the libraries; read whole they take more."""
     rng, n, genes = np.random.default_rng(0), 60_000, tuple(f"g{j}" for j in range(2000))
     with CellStream(tmp_path / "cells.h5ad") as stream:
         for _ in range(12):
