@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import pertcast
+from command_line import pertcast
 
 REAL_DATA = Path(os.environ.get("PERTCAST_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

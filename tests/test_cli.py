@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from commands import FLOORS, pertcast, refused, write_preset
+from command_line import FLOORS, pertcast, refused, write_preset
 from pertcast import workflow
 from pertcast.config import load_preset
 

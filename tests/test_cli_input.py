@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import partials, pertcast, places, refused, submit
+from command_line import partials, pertcast, places, refused, submit
 from pertcast.types import Predictions
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from commands import pertcast, places
+from command_line import pertcast, places
 from pertcast.errors import InputError
 from pertcast.leaderboard import FOLDER, read_boards
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from commands import pertcast, places, refused, write_preset
+from command_line import pertcast, places, refused, write_preset
 from pertcast import workflow
 from pertcast.io.cells import read_openproblems_prediction, write_openproblems_prediction
 from pertcast.io.tables import read_competition, read_template

@@ -13,7 +13,7 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
 from cases import SMILES, make_question
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.config import FeatureConfig, Recipe
 from pertcast.errors import InputError
 from pertcast.features.assemble import BLOCKS as ALL

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cases import make_question
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.config import FeatureConfig, load_recipe
 from pertcast.features.assemble import assemble
 from pertcast.features.target_space import learned_question

@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from cases import make_question
-from commands import FLOORS, partials, pertcast, refused
+from command_line import FLOORS, partials, pertcast, refused
 from pertcast import tuning
 from pertcast.config import load_recipe
 from pertcast.errors import InputError

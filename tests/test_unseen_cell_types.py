@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import pertcast, places, refused
+from command_line import pertcast, places, refused
 from pertcast import workflow
 from pertcast.predict import Compound
 

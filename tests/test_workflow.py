@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import FLOORS, partials, pertcast, places, refused, submit, write_preset
+from command_line import FLOORS, partials, pertcast, places, refused, submit, write_preset
 from pertcast.metrics.rowwise import mrrmse
 from pertcast.runs import mean_predictions
 from pertcast.submission import read_submission, weighted_sum

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from commands import FLOORS, pertcast, places, submit, write_preset
+from command_line import FLOORS, pertcast, places, submit, write_preset
 from pertcast import workflow
 from pertcast.facts import remarks as remarks_of
 from pertcast.io.cells import read_openproblems

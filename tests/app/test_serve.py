@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from browser import free_port, running_app
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.app import serve
 from pertcast.app.places import BUNDLED, Places
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from commands import pertcast
+from command_line import pertcast
 from pertcast.app.bundle import REGULATORS, regulatory_model
 from pertcast.app.places import BUNDLED, CELLS, RUNS
 from pertcast.app.world import World, virtual_cells

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array, csr_matrix
 
 from cell_cases import make_cells
-from commands import pertcast
+from command_line import pertcast
 from log_cases import dense, log_cells, three_types
 from pertcast.cells.film_gan import FilmGan, FilmGanConfig
 from pertcast.cells.log_scale import from_log1p

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.io.tables import question_of, read_competition
 
 

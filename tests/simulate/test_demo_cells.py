@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from commands import pertcast
+from command_line import pertcast
 from pertcast import workflow
 from pertcast.io.atomic import digest_file
 from pertcast.simulate.demo import write_demo

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.simulate.planted import NAME
 from pertcast.stories import shelf
 from pertcast.stories.mechanism import fixture

@@ -1,1 +1,1 @@
-"""Models of cells at work, a file per task: fitted, asked, scored, compared; each from file to file."""
+"""Cells at work, a file per task: tested, and models of them fitted, asked, scored, compared; from file to file."""

@@ -10,7 +10,7 @@ import typer
 from pertcast.commands.common import Json, answer, say
 
 if TYPE_CHECKING:
-    from pertcast.cell_workflow import Differential
+    from pertcast.cell_tasks.differential import Differential
 
 CELLS = "Raw counts of cells: h5ad, zarr, 10x, text, CSV folder, .npy, or adata_train.parquet, or its folder."
 OUT = "Parquet: a row per group and condition, signed -log10 p per gene; or h5ad with all layers."
@@ -54,14 +54,14 @@ def de(
     changes, t, p and adjusted p of tested genes go to the table that --long names. Beside OUT, <name>.rows.csv tells
     cells, samples and reliability of each row.
     """
-    from pertcast import cell_workflow
+    from pertcast.cell_tasks.differential import differential_expression
     from pertcast.de.presets import analysis
 
     asked = analysis(
         design, group=group, condition=condition, control=control, replicate=replicate or (),
         covariates=covariate or (), expressed_only=expressed,
     )  # fmt: skip
-    done = cell_workflow.differential_expression(
+    done = differential_expression(
         cells, asked, out=out, long=long, weights=voom, exact=exact, min_cells=min_cells, layer=layer, skip=skip
     )
     for remark in done.remarks():

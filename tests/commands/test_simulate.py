@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.simulate.truth import oracle_nll, read_about, read_cells
 
 SMALL = ("--cells", 400, "--genes", 12)

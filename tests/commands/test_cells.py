@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
 
 from cell_cases import make_cells
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.registry import build, entries
 from pertcast.config import cell_recipe_names, load_cell_recipe

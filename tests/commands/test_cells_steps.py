@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from test_cells_convert import COLUMNS, table
 
 from cell_cases import make_cells
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.cells.batch_correction import correct_batches
 from pertcast.io.single_cells import read_expression
-from test_cells_convert import COLUMNS, table
 
 QUICK = ("--set", "hidden=[16, 8]", "--set", "latent=4", "--set", "axes=4", "--set", "training.steps=10",
          "--set", "training.cells=8")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What command line, notebooks and tests call for single cells: from a file of cells to tables and models."""
+"""Differential expression from file to file: cells or samples to a table of responses, and how far each row carries."""
 
 from __future__ import annotations
 

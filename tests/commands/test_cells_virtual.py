@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 from cell_cases import make_cells
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.cells.log_scale import as_log1p
 

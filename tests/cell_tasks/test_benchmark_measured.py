@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from commands import pertcast
+from command_line import pertcast
 
 TYPES = ("CD14 Mono", "B", "CD4 Naive T", "NK")
 LINES = ("A172", "T98G", "U87MG")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from pydantic import BaseModel
+from test_cells_convert import COLUMNS, write
 
 from cell_cases import make_cells
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.runs import Columns, cell_inputs
 from pertcast.cell_tasks.training import computing
 from pertcast.cell_tasks.verbs import cell_recipe
@@ -22,7 +23,6 @@ from pertcast.cells.registry import build, entries
 from pertcast.config import CellRecipe
 from pertcast.errors import InputError
 from pertcast.nn.fit import FitSettings
-from test_cells_convert import COLUMNS, write
 
 SMALL = ("--set", "hidden=8", "--set", "latent=4")
 STEPS = ("--set", "training.steps=12", "--set", "training.evaluate_every=4", "--set", "training.cells=8")

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from scipy import io, sparse
 
 from cell_cases import make_cells
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.runs import digest_data
 
 COLUMNS = ("--condition-key", "condition", "--control", "control", "--context-key", "context")

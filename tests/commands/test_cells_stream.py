@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from cell_cases import make_cells
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.cell_tasks.runs import open_cell_run
 from pertcast.io.cell_stream import CellStream
 

@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from commands import partials, pertcast, refused
-from pertcast import cell_workflow
+from command_line import partials, pertcast, refused
+from pertcast.cell_tasks.differential import differential_expression
 from pertcast.de.presets import analysis
 from pertcast.io.tables import read_competition
 
@@ -143,6 +143,6 @@ def test_measured_cells(real_data, tmp_path):
     done = pertcast("de", path, *arguments, "--replicate", "sample", "--out", out, "--json")
     assert done.code == 0
     wide = pd.read_parquet(out)
-    table = cell_workflow.differential_expression(path, analysis(**columns, replicate=["sample"])).table
+    table = differential_expression(path, analysis(**columns, replicate=["sample"])).table
     assert_array_equal(wide.iloc[:, 2:].to_numpy(), table.signed_log10_p)
     assert json.loads(done.out)["rows"] == 5

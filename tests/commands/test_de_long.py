@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from commands import pertcast, refused
+from command_line import pertcast, refused
 from pertcast.de.presets import ANALYSES
 from pertcast.io.tables import read_competition
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 
-from commands import partials, pertcast, refused
+from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.benchmark import _recipes
 from pertcast.cells.registry import entries
 from pertcast.cells.variable_genes import variable_genes
