@@ -18,7 +18,7 @@ LAYERS = {
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
-    "pertcast.leaderboard": 5, "pertcast.workflow": 6,
+    "pertcast.leaderboard": 5, "pertcast.outcome": 6, "pertcast.workflow": 6,
     "pertcast.cell_tasks": 6, "pertcast.cell_tasks.runs": 4, "pertcast.cell_tasks.training": 5,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7, "pertcast.app": 7,
 }  # fmt: skip
@@ -41,6 +41,7 @@ BESIDE = {
     ("pertcast.facts", "pertcast.preflight"),
     ("pertcast.tuning", "pertcast.preflight"),  # where a model is trained
     ("pertcast.preflight", "pertcast.scoring"),  # names that stand for something in a score table
+    ("pertcast.workflow", "pertcast.outcome"),  # what it returns, and how it is made from finished runs
     ("pertcast.cli", "pertcast.report"),
     ("pertcast.cli", "pertcast.commands"),
     ("pertcast.commands", "pertcast.report"),

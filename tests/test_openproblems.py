@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from command_line import pertcast, places, refused, write_preset
-from pertcast import workflow
+from pertcast.facts import write_checked
 from pertcast.io.cells import read_openproblems_prediction, write_openproblems_prediction
 from pertcast.io.tables import read_competition, read_template
 from pertcast.simulate.demo import write_demo
@@ -86,16 +86,16 @@ def test_clipped_to_the_range_of_the_responses(tmp_path, demo, monkeypatch):
     values = np.linspace(-9, 9, len(competition.test) * len(competition.genes), dtype=np.float32)
     values = values.reshape(len(competition.test), -1)
     said = {"name": "x", "cv_score": 1.0, "told": {}}
-    path = workflow.write_checked(competition, values, tmp_path / "p.h5ad", style="openproblems", **said)
+    path = write_checked(competition, values, tmp_path / "p.h5ad", style="openproblems", **said)
     assert_array_equal(anndata.read_h5ad(path).layers["prediction"], np.clip(values, -4, 4))
-    path = workflow.write_checked(competition, values, tmp_path / "p.csv", style="kaggle", **said)
+    path = write_checked(competition, values, tmp_path / "p.csv", style="kaggle", **said)
     assert_array_equal(pd.read_csv(path).iloc[:, 1:].to_numpy(np.float32), values)
 
 
 def test_a_data_set_without_a_name_is_called_by_its_folder(tmp_path, tables):
     competition = read_competition(tables.write(tmp_path / "mine"))
     values = np.zeros((4, 37), np.float32)
-    path = workflow.write_checked(
+    path = write_checked(
         competition, values, tmp_path / "p.h5ad", name="x", style="openproblems", cv_score=1.0, told={}
     )
     assert anndata.read_h5ad(path).uns["dataset_id"] == "mine"

@@ -32,8 +32,9 @@ from pertcast.commands.story import story
 from pertcast.commands.tune import tune
 
 if TYPE_CHECKING:
+    from pertcast.outcome import Submitted
+    from pertcast.scoring import Scope
     from pertcast.validation.scores import ScoreTable
-    from pertcast.workflow import Scope, Submitted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,7 +115,9 @@ def models(as_json: Json = False) -> None:
     """List the registered models, a line each."""
     from pertcast import workflow
 
-    answer({"models": workflow.models()}, "\n".join(workflow.model_lines()), as_json=as_json)
+    known = workflow.models()
+    lines = (f"{model['name']:16s} {model['kind']:6s} {model['summary']}" for model in known)
+    answer({"models": known}, "\n".join(lines), as_json=as_json)
 
 
 @app.command()

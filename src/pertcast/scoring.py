@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from pertcast.io.tables import Competition, Solution, read_predictions
+from pertcast.io.submission_csv import validate_submission
+from pertcast.io.tables import Competition, Solution, question_of, read_predictions, read_solution
 from pertcast.runs import Run
 from pertcast.types import Floats, Fold, Question, Strings
 from pertcast.validation.cross_validate import OutOfFold, fit_on_all
@@ -67,6 +69,20 @@ def solution_table(
     parts = _usage_parts(truth) | {c: question.test_cell_type == c for c in question.target_types}
     title = f"MRRMSE of the {len(truth.y)} rows of the solution, {_kind(competition)}"
     return make_table(title, scored, compound=question.test_compound, parts=parts)
+
+
+def score_submission(competition: Competition, solution: Path, path: Path) -> tuple[ScoreTable, Scope]:
+    """Score the submission in `path` beside what floors and oracle reach on the same rows.
+
+    Raises InputError, naming all faults at once, for a solution or a submission that does not fit the competition.
+    """
+    truth = read_solution(solution, ids=competition.test["id"].to_numpy(), genes=competition.genes)
+    given = validate_submission(path, ids=truth.ids, genes=competition.submission_genes)
+    column = {gene: i for i, gene in enumerate(given.genes)}
+    y_pred = given.values[:, [column[gene] for gene in competition.genes]].astype(np.float32)
+    question = question_of(competition)
+    scope = Scope(question.test_compound, question.test_cell_type, truth.y, y_pred)
+    return solution_table(competition, question, truth, {path.name: y_pred}), scope
 
 
 def errors_table(

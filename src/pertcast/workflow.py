@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,7 @@ from pertcast import submission as csv
 from pertcast import tuning
 from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
-from pertcast.ensemble import Blended, blend_members
-from pertcast.errors import InputError, shorten, unknown
-from pertcast.facts import facts, remarks, write_checked
+from pertcast.errors import InputError, unknown
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -26,55 +24,20 @@ from pertcast.io.tables import (
     read_template,
 )
 from pertcast.leaderboard import keep_table
+from pertcast.outcome import CVResult, Submitted, cv_result, submit
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
 from pertcast.preflight import check_device, check_recipes, make_folder, placed, prepare_place, told_apart
-from pertcast.runs import Run, open_run, read_manifest
-from pertcast.scoring import (
-    BLEND,
-    FLOORS,
-    Scope,
-    bare_table,
-    errors_table,
-    held_out_table,
-    names_of,
-    solution_table,
-)
+from pertcast.runs import open_run, read_manifest
+from pertcast.scoring import FLOORS, Scope, bare_table, errors_table, score_submission
 from pertcast.search import make_space
 from pertcast.tuning import Scorer, Tuned
-from pertcast.types import Fold, Question
 from pertcast.validation import cross_validate as cv
 from pertcast.validation.folds import group_labels, make_folds
-from pertcast.validation.scores import ScoreTable, score_rows
+from pertcast.validation.scores import ScoreTable
 
 RUNS = Path("data/interim/runs")
 CACHE = Path("data/interim/features")
 TUNING = Path("data/interim/tuning")
-
-
-@dataclass(frozen=True, slots=True)
-class CVResult:
-    """Cross-validated models with their score table."""
-
-    competition: Competition
-    question: Question
-    folds: list[Fold]
-    runs: list[Run]
-    held_out: cv.OutOfFold
-    table: ScoreTable
-    scope: Scope
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A submission on disk, how it was blended, and what is known of its score."""
-
-    path: Path
-    simulated: bool
-    blended: Blended
-    cv_table: ScoreTable
-    scope: Scope
-    score_table: ScoreTable | None  # on the solution, where the folder has one
-    remarks: list[str]
 
 
 def cross_validate(
@@ -124,7 +87,7 @@ def cross_validate(
         cache=Cache(cache),
         jobs=jobs or available_jobs(),
     )
-    result = _cv_result(competition, question, made, runs)
+    result = cv_result(competition, question, made, runs)
     keep_table(
         out, result.table, runs=runs, folds=made, data_digest=competition.digest, simulated=competition.simulated
     )
@@ -150,7 +113,7 @@ def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None =
             raise InputError(f"Run '{run.folder}' was fitted on other data than '{data}'. Run `pertcast cv` on these.")
         if [f.valid.tolist() for f in own] != [f.valid.tolist() for f in folds]:
             raise InputError(f"Runs '{opened[0].folder}' and '{run.folder}' have other folds; blend runs of one `cv`.")
-    return _submit(_cv_result(competition, question_of(competition), folds, opened), out, name="ensemble")
+    return submit(cv_result(competition, question_of(competition), folds, opened), out, name="ensemble")
 
 
 def make_submission(
@@ -185,7 +148,7 @@ def make_submission(
         layer=layer,
         unseen=chosen.unseen,
     )
-    return _submit(result, out, name=chosen.name, style=style)
+    return submit(result, out, name=chosen.name, style=style)
 
 
 def predict(
@@ -270,11 +233,6 @@ def models() -> list[dict[str, str]]:
     return [{"name": e.name, "kind": kinds[e.floor], "summary": e.summary} for e in entries().values()]
 
 
-def model_lines() -> list[str]:
-    """Describe each registered model in a line."""
-    return [f"{model['name']:16s} {model['kind']:6s} {model['summary']}" for model in models()]
-
-
 def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[ScoreTable, Scope | None]:
     """Score a submission beside what floors and oracle reach on the same rows.
 
@@ -285,17 +243,7 @@ def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[Scor
     if data is None and check_competition(solution.parent):
         given = csv.validate_submission(path, ids=truth.ids, genes=truth.genes)
         return bare_table(truth, given.values, path.name), None
-    competition = read_competition(data or solution.parent)
-    order = competition.submission_genes
-    truth = read_solution(solution, ids=competition.test["id"].to_numpy(), genes=order)
-    given = csv.validate_submission(path, ids=truth.ids, genes=order)
-    column = {gene: i for i, gene in enumerate(order)}
-    columns = [column[gene] for gene in competition.genes]
-    truth = replace(truth, y=truth.y[:, columns], genes=competition.genes)
-    y_pred = given.values[:, columns].astype(np.float32)
-    question = question_of(competition)
-    scope = Scope(question.test_compound, question.test_cell_type, truth.y, y_pred)
-    return solution_table(competition, question, truth, {path.name: y_pred}), scope
+    return score_submission(read_competition(data or solution.parent), solution, path)
 
 
 def read(data: Path, *, layer: str | None = None) -> Competition:
@@ -312,35 +260,3 @@ def data_or_demo(data: str | Path, *, size: str = "tiny") -> Path:
     folder = Path(tempfile.mkdtemp(prefix="pertcast-")) / f"demo-{size}"
     write_demo(folder, size=size)
     return folder
-
-
-def _cv_result(competition: Competition, question: Question, folds: list[Fold], runs: list[Run]) -> CVResult:
-    held_out = cv.collect(runs, question, folds)
-    table, scope = held_out_table(competition, question, folds, runs=runs, held_out=held_out)
-    return CVResult(competition, question, folds, runs, held_out, table, scope)
-
-
-def _submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> Submitted:
-    """Blend, write, read back and validate, and score where the truth lies beside the data."""
-    competition, question = result.competition, result.question
-    zeros = names_of(result.runs, ("zeros",))  # no use in a blend
-    if len(zeros) == len(result.runs):
-        raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
-    test = cv.test_predictions(result.runs)
-    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros)
-    scope = replace(result.scope, y_pred=blended.held_out)
-    line = score_rows(BLEND, "model", y_true=scope.y_true, y_pred=scope.y_pred, note=blended.text())
-    table = result.table.with_scored(line)
-    blends = {seen: blend.as_dict() for seen, blend in blended.blends.items()}
-    how = {"blends": blends, "diversity": blended.diversity.as_dict()}
-    told = facts(competition, question, result.runs, blended=how, cv=table.as_dict())
-    cv_score = table.line(BLEND).mrrmse
-    path = write_checked(competition, blended.test, out, name=name, style=style, cv_score=cv_score, told=told)
-    solution = competition.folder / "solution.parquet"
-    score_table = None
-    if solution.is_file():
-        truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
-        floors = names_of(result.runs, FLOORS)
-        members = {name: said.values for name, said in test.items() if name not in floors}
-        score_table = solution_table(competition, question, truth, {BLEND: blended.test, **members})
-    return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks(competition, question))
