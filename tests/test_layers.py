@@ -10,9 +10,9 @@ import pertcast
 ROOT = Path(pertcast.__file__).parent
 LAYERS = {
     "pertcast": 0, "pertcast.errors": 0,
-    "pertcast.types": 1, "pertcast.schema": 1, "pertcast.config": 1,
+    "pertcast.types": 1, "pertcast.schema": 1, "pertcast.cell_schema": 1, "pertcast.config": 1,
     "pertcast.io": 2, "pertcast.de": 2, "pertcast.features": 2, "pertcast.metrics": 2, "pertcast.nn": 2,
-    "pertcast.validation": 2, "pertcast.validation.folds": 2, "pertcast.registry": 2,
+    "pertcast.validation": 2, "pertcast.validation.folds": 2, "pertcast.registry": 2, "pertcast.data_page": 2,
     "pertcast.simulate": 3, "pertcast.models": 3, "pertcast.cells": 3, "pertcast.validation.cell_splits": 3,
     "pertcast.runs": 4, "pertcast.validation.cross_validate": 4, "pertcast.validation.scores": 4, "pertcast.engine": 4,
     "pertcast.weights": 5, "pertcast.row_strength": 5, "pertcast.diversity": 5,
@@ -24,6 +24,7 @@ LAYERS = {
 }  # fmt: skip
 # Folders of one layer that may lean on another of the same layer, and never the other way round.
 BESIDE = {
+    ("pertcast.cell_schema", "pertcast.schema"),  # what a table is
     ("pertcast.features", "pertcast.io"),  # assemble keeps tables of structures in the cache
     ("pertcast.features", "pertcast.de"),  # responses are p-values, models learn in t
     ("pertcast.nn", "pertcast.features"),

@@ -9,25 +9,27 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pertcast import schema
+from pertcast import cell_schema, schema
+from pertcast.data_page import data_readme
 
 REPOSITORY = Path(__file__).parents[1]
+TABLES = (*schema.TABLES, *cell_schema.TABLES)
 
 
 def test_data_readme_is_made_from_the_schema():
     written = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
-    assert written == schema.data_readme(), "write schema.data_readme() to data/README.md"
+    assert written == data_readme(), "write data_readme() to data/README.md"
 
 
 def test_every_column_of_every_table_stands_in_the_readme():
-    sections = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", schema.data_readme(), flags=re.M | re.S))
-    assert list(sections) == [table.name for table in schema.TABLES]
-    for table in schema.TABLES:
+    sections = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", data_readme(), flags=re.M | re.S))
+    assert list(sections) == [table.name for table in TABLES]
+    for table in TABLES:
         rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| ([^|]+) \|", sections[table.name], flags=re.M)
         assert rows == [(column.name, column.dtype, column.unit) for column in table.columns]
 
 
-@pytest.mark.parametrize("table", schema.TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_tables_are_consistent(table):
     names = [column.name for column in table.columns]
     assert len(set(names)) == len(names)
@@ -42,7 +44,7 @@ def test_columns_of_the_competition():
     names = [column.name for column in schema.DE_TRAIN.columns]
     assert names == ["cell_type", "sm_name", "sm_lincs_id", "SMILES", "control"]
     assert schema.DE_TRAIN.files == ("de_train.parquet", "de_train.csv", "de_train.h5ad")
-    assert len(schema.COUNTS_OBS.columns) == 15
+    assert len(cell_schema.COUNTS_OBS.columns) == 15
 
 
 @pytest.mark.real_data

@@ -1,4 +1,4 @@
-"""Every table that is read or written: its columns, their types, units and meanings, and its key.
+"""What a table is, and the tables of a competition: their columns, types, units and meanings, and their keys.
 
 The checks of a competition folder and the README of the data folder are made from what stands here.
 """
@@ -14,13 +14,8 @@ SMILES = "SMILES"
 CONTROL = "control"
 ID = "id"
 USAGE = "Usage"
-OBS_ID = "obs_id"
 GENE = "gene"
-COUNT = "count"
 LOCATION = "location"
-FEATURE_TYPE = "feature_type"
-EXPRESSION, PEAKS = "Gene Expression", "Peaks"
-CONDITION = "condition"
 CELLS_FILE = "cells.h5ad"  # single cells behind de_train
 
 PUBLIC, PRIVATE = "Public", "Private"
@@ -66,10 +61,10 @@ _CELL_TYPE = Column(CELL_TYPE, "text", "-", "cell type or cell line")
 _COMPOUND = Column(COMPOUND, "text", "-", "compound name")
 _COMPOUND_ID = Column(COMPOUND_ID, "text", "-", "LINCS id of the compound")
 _ID = Column(ID, "integer", "-", "number of the pair to predict", unique=True)
-_OBS_ID = Column(OBS_ID, "text", "-", "id of the cell")
 
 
-def _optional(name: str, dtype: str, unit: str, meaning: str) -> Column:
+def optional(name: str, dtype: str, unit: str, meaning: str) -> Column:
+    """Describe a column without which its table is complete."""
     return Column(name, dtype, unit, meaning, required=False)
 
 
@@ -98,7 +93,7 @@ ID_MAP = Table(
         _ID,
         Column(CELL_TYPE, "text", "-", "cell type or cell line, as in de_train"),
         Column(COMPOUND, "text", "-", "compound name, as in de_train where it occurs there"),
-        _optional(SMILES, "text", "-", "structure, for compounds that de_train lacks"),
+        optional(SMILES, "text", "-", "structure, for compounds that de_train lacks"),
     ),
     key=(CELL_TYPE, COMPOUND),
 )
@@ -138,10 +133,10 @@ COMPOUNDS = Table(
     "More about the compounds. Further columns are kept as they are.",
     (
         _COMPOUND_ID,
-        _optional(COMPOUND, "text", "-", "compound name"),
-        _optional(SMILES, "text", "-", "structure of the compound"),
-        _optional("moa", "text", "-", "mechanism of action"),
-        _optional("target", "text", "-", "gene product the compound binds"),
+        optional(COMPOUND, "text", "-", "compound name"),
+        optional(SMILES, "text", "-", "structure of the compound"),
+        optional("moa", "text", "-", "mechanism of action"),
+        optional("target", "text", "-", "gene product the compound binds"),
     ),
     key=(COMPOUND_ID,),
     required=False,
@@ -183,102 +178,6 @@ DE_ROWS = Table(
     key=(CELL_TYPE, COMPOUND),
     required=False,
 )
-COUNTS_LONG = Table(
-    "adata_train",
-    "adata_train.parquet",
-    "Counts of single cells, one row per cell and gene with a count above zero.",
-    (
-        _OBS_ID,
-        Column(GENE, "text", "-", "gene symbol"),
-        Column(COUNT, "integer", "molecules", "raw count"),
-        _optional("normalized_count", "number", "log counts", "count after normalisation"),
-    ),
-    key=(OBS_ID, GENE),
-    required=False,
-)
-COUNTS_OBS = Table(
-    "adata_obs_meta",
-    "adata_obs_meta.csv",
-    "What is known of each cell of adata_train.",
-    (
-        _OBS_ID,
-        _optional("library_id", "text", "-", "library the cell was sequenced in"),
-        Column("plate_name", "text", "-", "plate"),
-        Column("well", "text", "-", "well of the plate; not unique across plates"),
-        _optional("row", "text", "-", "row of the well"),
-        _optional("col", "text", "-", "column of the well"),
-        _optional("cell_id", "text", "-", "source of the cells"),
-        _optional("donor_id", "text", "-", "donor"),
-        _CELL_TYPE,
-        _optional(COMPOUND_ID, "text", "-", "LINCS id of the compound"),
-        _optional(COMPOUND, "text", "-", "compound name"),
-        _optional(SMILES, "text", "-", "structure of the compound"),
-        _optional("dose_uM", "number", "uM", "dose"),
-        _optional("timepoint_hr", "number", "h", "time from treatment to measurement"),
-        _optional(CONTROL, "boolean", "-", "whether the compound is a control"),
-    ),
-    key=(OBS_ID,),
-    required=False,
-)
-COUNTS_EXCLUDED = Table(
-    "adata_excluded_ids",
-    "adata_excluded_ids.csv",
-    "Counts of adata_train that were left out of de_train.",
-    (_OBS_ID, Column(GENE, "text", "-", "gene symbol")),
-    key=(OBS_ID, GENE),
-    required=False,
-)
-MULTIOME_LONG = Table(
-    "multiome_train",
-    "multiome_train.parquet",
-    "Expression and chromatin accessibility of untreated cells, one row per cell and location above zero.",
-    (
-        _OBS_ID,
-        Column(LOCATION, "text", "-", "gene symbol or peak"),
-        Column(COUNT, "integer", "molecules", "raw count"),
-        _optional("normalized_count", "number", "log counts", "count after normalisation"),
-    ),
-    key=(OBS_ID, LOCATION),
-    required=False,
-)
-MULTIOME_OBS = Table(
-    "multiome_obs_meta",
-    "multiome_obs_meta.csv",
-    "What is known of each cell of multiome_train.",
-    (_OBS_ID, _CELL_TYPE, Column("donor_id", "text", "-", "donor")),
-    key=(OBS_ID,),
-    required=False,
-)
-MULTIOME_VAR = Table(
-    "multiome_var_meta",
-    "multiome_var_meta.csv",
-    "What is known of each location of multiome_train.",
-    (
-        Column(LOCATION, "text", "-", "gene symbol or peak"),
-        Column("gene_id", "text", "-", "Ensembl id of the gene, or the peak"),
-        Column(FEATURE_TYPE, "text", "-", "`Gene Expression` or `Peaks`", values=(EXPRESSION, PEAKS)),
-        Column("genome", "text", "-", "reference genome"),
-        Column("interval", "text", "-", "position on the genome"),
-    ),
-    key=(LOCATION,),
-    required=False,
-)
-CELL_OBS = Table(
-    "cell_obs",
-    "*.h5ad",
-    "The rows of a single-cell file (`obs`). The names of the columns are settings; these are the defaults.",
-    (
-        Column(CONDITION, "text", "-", "perturbation of the cell, one label being the control"),
-        _optional(CELL_TYPE, "text", "-", "context: cell type or cell line"),
-        _optional("batch", "text", "-", "batch, plate or data set"),
-        _optional("donor", "text", "-", "donor, or another biological replicate"),
-        _optional("dose_uM", "number", "uM", "dose"),
-        _optional("time_h", "number", "h", "time since the perturbation"),
-        _optional(SMILES, "text", "-", "structure of the compound"),
-    ),
-    genes=True,
-    required=False,
-)
 
 TABLES = (
     DE_TRAIN,
@@ -290,54 +189,4 @@ TABLES = (
     CELL_BASELINE,
     CELL_ACCESSIBILITY,
     DE_ROWS,
-    COUNTS_LONG,
-    COUNTS_OBS,
-    COUNTS_EXCLUDED,
-    MULTIOME_LONG,
-    MULTIOME_OBS,
-    MULTIOME_VAR,
-    CELL_OBS,
 )
-
-_DATA_README = """\
-# data
-
-| folder | what belongs there |
-|---|---|
-| `raw/` | the competition's files, as they were downloaded; never edited |
-| `interim/` | feature tables made from them; can be removed at any time, and are made again |
-
-Nothing in the two folders is kept under version control. Fill `raw/` with `pertcast download kaggle --out data/raw`, or
-with `pertcast download openproblems --out data/raw`. While it is empty, `make submission` makes a simulated competition
-of the same form and says so; `pertcast demo --out DIR` makes one anywhere. `pertcast check DIR` names all faults of a
-folder at once.
-
-This page is made from `src/pertcast/schema.py`.
-
-## Tables
-
-Columns are found by name, and so are genes: their order is free. A table is required where nothing else is said.
-"""
-
-
-def data_readme() -> str:
-    """Return the README of the data folder: every table, column by column."""
-    return "\n".join([_DATA_README, *(_section(table) for table in TABLES)]).rstrip("\n") + "\n"
-
-
-def _section(table: Table) -> str:
-    lines = [f"### {table.name}", "", table.meaning, "", f"File: {_files(table)}"]
-    if table.key:
-        lines.append(f"Occurs once: {', '.join(f'`{name}`' for name in table.key)} together")
-    lines += ["", "| column | type | unit | meaning |", "|---|---|---|---|"]
-    for column in table.columns:
-        optional = "" if column.required else " (optional)"
-        lines.append(f"| `{column.name}` | {column.dtype} | {column.unit} | {column.meaning}{optional} |")
-    if table.genes:
-        lines.append("| one per gene | number | of the table | named by gene symbol |")
-    return "\n".join(lines) + "\n"
-
-
-def _files(table: Table) -> str:
-    names = ", or ".join(f"`{file}`" for file in table.files)
-    return names if table.required else f"{names} (optional)"

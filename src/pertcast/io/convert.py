@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, csr_matrix
 
+from pertcast.cell_schema import CONDITION
 from pertcast.errors import InputError, several, shorten
 from pertcast.io.atomic import atomic_path
 from pertcast.io.cell_forms import Reading, read_form
 from pertcast.io.counts import CellCounts
 from pertcast.io.single_cells import checked_values, repeated
 
-CONDITION, SAMPLE = "condition", "sample"  # columns that suffixes of cell ids fill
+SAMPLE = "sample"  # column that suffixes of cell ids fill, beside the condition
 
 
 def convert_cells(

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
+from pertcast.cell_schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, OBS_ID
 from pertcast.errors import InputError, several
 from pertcast.io.narrow import csv_header, missing_column, open_checked, read_text, reason, typed
-from pertcast.schema import COUNT, COUNTS_EXCLUDED, COUNTS_LONG, COUNTS_OBS, GENE, OBS_ID, Table
+from pertcast.schema import GENE, Table
 
 _ROWS = 1 << 20  # rows of the long table in memory at a time
 _BYTES = 1 << 20  # of each column of the file read at a time

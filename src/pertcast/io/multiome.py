@@ -10,22 +10,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pertcast.cell_schema import EXPRESSION, FEATURE_TYPE, MULTIOME_LONG, MULTIOME_OBS, MULTIOME_VAR, PEAKS
 from pertcast.errors import InputError, several, shorten
 from pertcast.io.atomic import atomic_path, write_parquet
 from pertcast.io.long_counts import pseudobulk_long
 from pertcast.io.narrow import read_text, typed
-from pertcast.schema import (
-    CELL_ACCESSIBILITY,
-    CELL_BASELINE,
-    CELL_TYPE,
-    EXPRESSION,
-    FEATURE_TYPE,
-    LOCATION,
-    MULTIOME_LONG,
-    MULTIOME_OBS,
-    MULTIOME_VAR,
-    PEAKS,
-)
+from pertcast.schema import CELL_ACCESSIBILITY, CELL_BASELINE, CELL_TYPE, LOCATION
 
 POOLED_TO = 10_000  # counts that each cell type is scaled to, so that those with more cells have no larger profiles
 

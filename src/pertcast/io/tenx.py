@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from pertcast.cell_schema import EXPRESSION
 from pertcast.errors import InputError, shorten
 from pertcast.io.counts import CellCounts
 
 GeneNames = Literal["symbol", "id"]
 
-EXPRESSION = "Gene Expression"  # the feature type that is kept where a file has several
 PARTS = {"matrix": ("matrix.mtx",), "features": ("features.tsv", "genes.tsv"), "barcodes": ("barcodes.tsv",)}
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from pertcast import schema
+from pertcast import cell_schema, schema
 from pertcast.de.presets import NEGATIVE_CONTROL
 from pertcast.io.cell_stream import CellStream
 from pertcast.simulate.chemistry import Compound
@@ -21,7 +21,7 @@ from pertcast.simulate.plates import DMSO, Wells
 from pertcast.types import Floats, Ints
 
 CELLS, ASKED, EFFECTS = schema.CELLS_FILE, "solution_cells.h5ad", "oracle_effects.parquet"
-CELL_FILES = (CELLS, ASKED, EFFECTS, schema.COUNTS_LONG.file, schema.COUNTS_OBS.file)
+CELL_FILES = (CELLS, ASKED, EFFECTS, cell_schema.COUNTS_LONG.file, cell_schema.COUNTS_OBS.file)
 STREAM = 1000  # random numbers of cells are others than those of the wells, which stay what they are without cells
 COUNTS_A_GENE = 1.0  # mean counts of a cell, per gene: a well of median depth has 15 cells of a type, or 30
 SIZE_SHAPE = 6.0  # of the gamma distribution of a cell's share of its well
@@ -55,9 +55,9 @@ class DemoCells:
 
     def __enter__(self) -> DemoCells:
         self.streams = {name: CellStream(self.folder / name).__enter__() for name in self.tables}
-        fields = [(schema.OBS_ID, pa.string()), (schema.GENE, pa.string()), (schema.COUNT, pa.int32())]
+        fields = [(cell_schema.OBS_ID, pa.string()), (schema.GENE, pa.string()), (cell_schema.COUNT, pa.int32())]
         self.long_schema = pa.schema([*fields, ("normalized_count", pa.float32())])
-        path = self.folder / schema.COUNTS_LONG.file
+        path = self.folder / cell_schema.COUNTS_LONG.file
         self.long = pq.ParquetWriter(path, self.long_schema, compression="zstd", store_schema=False)
         return self
 
@@ -84,8 +84,8 @@ class DemoCells:
         for name, stream in self.streams.items():
             obs = pd.concat(self.tables[name], ignore_index=True)
             if name == CELLS:
-                obs.to_csv(self.folder / schema.COUNTS_OBS.file, index=False)
-            labels = obs.set_index(schema.OBS_ID).apply(_categories)
+                obs.to_csv(self.folder / cell_schema.COUNTS_OBS.file, index=False)
+            labels = obs.set_index(cell_schema.OBS_ID).apply(_categories)
             labels.index.name = None
             stream.finish(labels, self.genes, {"pertcast": note})
         pq.write_table(pa.concat_tables(self.effects), self.folder / EFFECTS, compression="zstd")
@@ -151,7 +151,7 @@ def _described(ids: list[str], wells: Wells, cell_type: str, compounds: Compound
     library = wells.plate * len(PLATE_ROWS) + wells.place % len(PLATE_ROWS)  # the wells of a row are one library
     return pd.DataFrame(
         {
-            schema.OBS_ID: ids,
+            cell_schema.OBS_ID: ids,
             "library_id": _numbered("library", library),
             "plate_name": _numbered("plate", wells.plate),
             "well": np.char.add(row, col),
