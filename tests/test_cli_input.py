@@ -182,7 +182,7 @@ def test_no_permission(tables, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("pertcast.workflow.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pertcast.io.atomic.tempfile.TemporaryFile", refuse)
     done = submit(data, tmp_path / "out.csv", tmp_path)
     refused(done, "Folder '.*' cannot be written to: Permission denied. Choose another place")
 

@@ -151,7 +151,7 @@ def test_a_folder_that_is_missing_or_a_file(write, values, tmp_path):
     with pytest.raises(InputError, match="Its folder does not exist. Create the folder first"):
         write(tmp_path / "none" / "s.csv")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="Folder '.*file' cannot be made: File exists. Choose another place"):
+    with pytest.raises(InputError, match="Folder '.*file' cannot be written to: File exists. Choose another place"):
         publish_at(tmp_path / "file", values)
 
 

@@ -23,6 +23,7 @@ from pertcast.commands.common import (
     Json,
     Layer,
     answer,
+    listing,
     say,
 )
 from pertcast.commands.de import de
@@ -116,8 +117,7 @@ def models(as_json: Json = False) -> None:
     from pertcast import workflow
 
     known = workflow.models()
-    lines = (f"{model['name']:16s} {model['kind']:6s} {model['summary']}" for model in known)
-    answer({"models": known}, "\n".join(lines), as_json=as_json)
+    answer({"models": known}, listing(known), as_json=as_json)
 
 
 @app.command()
@@ -139,9 +139,10 @@ def cv(
 ) -> None:
     """Cross-validate recipes beside the floors; resumable."""
     from pertcast import workflow
+    from pertcast.preflight import check_against
 
     if against is not None:
-        workflow.check_against(against, recipe, change or ())
+        check_against(against, recipe, change or ())
     result = workflow.cross_validate(
         recipe,
         data,

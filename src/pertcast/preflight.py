@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pertcast.config import Recipe
+from pertcast.config import Recipe, load_recipe
 from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.features.assemble import BLOCKS
+from pertcast.io.atomic import make_folder
 from pertcast.runs import Run
 from pertcast.scoring import BLEND, FLOORS, ORACLE
 
@@ -41,6 +41,13 @@ def check_recipes(recipes: Sequence[Recipe]) -> None:
         raise InputError(several("Recipes", faults, fix="Change `name` or `features.blocks` in the TOML file."))
 
 
+def check_against(name: str, recipes: Sequence[str], changes: Sequence[str] = ()) -> None:
+    """Raise InputError unless a recipe to compare with is one of those that are fitted, or a floor."""
+    known = [*(load_recipe(recipe, changes).name for recipe in recipes), *FLOORS]
+    if name not in known:
+        raise InputError(unknown("recipe to compare with", name, known))
+
+
 def prepare_place(out: Path, style: str) -> None:
     """Find out before any model is fitted whether the submission can be written where it shall go."""
     if style not in FORMATS:
@@ -54,17 +61,6 @@ def prepare_place(out: Path, style: str) -> None:
 
 def is_folder(out: Path) -> bool:
     return out.is_dir() or not out.suffix
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        fix = "Choose another place, or move away what stands there."
-        raise InputError(f"Folder '{folder}' cannot be written to: {error.strerror}. {fix}") from error
 
 
 def told_apart(runs: list[Run]) -> list[Run]:

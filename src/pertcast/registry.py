@@ -63,6 +63,11 @@ class Registry:
             import_module(f"{self.package}.{module.name}")
         return dict(sorted(self.found.items()))
 
+    def described(self) -> list[dict[str, str]]:
+        """Name each model, its kind and what it is."""
+        kinds = {True: "floor", False: "model"}
+        return [{"name": e.name, "kind": kinds[e.floor], "summary": e.summary} for e in self.entries().values()]
+
     def entry(self, name: str) -> Entry:
         """Return the model of a name; an unknown one is an InputError that offers the nearest."""
         known = self.entries()

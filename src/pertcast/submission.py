@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pertcast.errors import InputError, several, shorten, unknown
-from pertcast.io.atomic import atomic_path, write_json
+from pertcast.io.atomic import atomic_path, make_folder, write_json
 from pertcast.io.submission_csv import Checked, read_submission, validate_submission
 from pertcast.schema import ID
 from pertcast.types import Floats, Ints, Predictions
@@ -80,7 +80,7 @@ def publish(
     if not math.isfinite(cv_score):
         raise InputError(f"The cross-validated score of '{name}' must be finite, got {cv_score}. Look at the folds.")
     text = _render(ids, genes, values)
-    _make_folder(folder)
+    make_folder(folder)
     path = folder / f"{today.isoformat()}_{name}_{cv_score:.4f}_{_digest(text)[:8]}.csv"
     about = {"name": name, "date": today.isoformat(), "cv_score": cv_score, "shape": [len(ids), len(genes)]}
     _write_pair(path, text, {**about, "facts": facts})
@@ -163,13 +163,6 @@ def _write_pair(path: Path, text: memoryview, about: dict) -> None:
 
 def _digest(text: memoryview) -> str:
     return hashlib.sha256(text).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Folder '{folder}' cannot be made: {error.strerror}. Choose another place.") from error
 
 
 def _check_weights(predictions: Mapping[str, object], weights: Mapping[str, float]) -> None:

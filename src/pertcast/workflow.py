@@ -13,7 +13,8 @@ from pertcast import submission as csv
 from pertcast import tuning
 from pertcast.config import load_preset, load_recipe
 from pertcast.engine.local import available_jobs
-from pertcast.errors import InputError, unknown
+from pertcast.errors import InputError
+from pertcast.io.atomic import make_folder
 from pertcast.io.cache import Cache
 from pertcast.io.tables import (
     Competition,
@@ -26,7 +27,7 @@ from pertcast.io.tables import (
 from pertcast.leaderboard import keep_table
 from pertcast.outcome import CVResult, Submitted, cv_result, submit
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
-from pertcast.preflight import check_device, check_recipes, make_folder, placed, prepare_place, told_apart
+from pertcast.preflight import check_device, check_recipes, placed, prepare_place, told_apart
 from pertcast.runs import open_run, read_manifest
 from pertcast.scoring import FLOORS, Scope, bare_table, errors_table, score_submission
 from pertcast.search import make_space
@@ -92,13 +93,6 @@ def cross_validate(
         out, result.table, runs=runs, folds=made, data_digest=competition.digest, simulated=competition.simulated
     )
     return result
-
-
-def check_against(name: str, recipes: Sequence[str], changes: Sequence[str] = ()) -> None:
-    """Raise InputError unless a recipe to compare with is one of those that are fitted, or a floor."""
-    known = [*(load_recipe(recipe, changes).name for recipe in recipes), *FLOORS]
-    if name not in known:
-        raise InputError(unknown("recipe to compare with", name, known))
 
 
 def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:
@@ -227,10 +221,9 @@ def validate(path: Path, data: Path) -> csv.Checked:
 
 def models() -> list[dict[str, str]]:
     """Name each registered model, its kind and what it is."""
-    from pertcast.models.registry import entries
+    from pertcast.models.registry import described
 
-    kinds = {True: "floor", False: "model"}
-    return [{"name": e.name, "kind": kinds[e.floor], "summary": e.summary} for e in entries().values()]
+    return described()
 
 
 def score(path: Path, solution: Path, *, data: Path | None = None) -> tuple[ScoreTable, Scope | None]:

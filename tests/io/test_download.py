@@ -218,7 +218,7 @@ def test_a_full_disk_and_a_file_for_a_folder(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
         fetch(f"{server.url}/a.bin", tmp_path / "file" / "a.bin")
-    with pytest.raises(InputError, match="Folder '.*file' cannot be made: File exists"):
+    with pytest.raises(InputError, match="Folder '.*file' cannot be written to: File exists"):
         download_openproblems(tmp_path / "file", base_url=server.url)
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -22,7 +22,7 @@ from pertcast.cell_tasks.runs import (
 )
 from pertcast.cell_tasks.training import computing, drop_kept, fit_kept, is_begun, kept_beside, on_device, write_curves
 from pertcast.cells.mean_shift import MeanShift, shifted
-from pertcast.cells.registry import build, entries
+from pertcast.cells.registry import build, described, entries
 from pertcast.cells.streamed import split_streamed
 from pertcast.config import CellRecipe, load_cell_recipe
 from pertcast.errors import InputError, shorten, unknown
@@ -158,8 +158,7 @@ def cell_recipe(model: str, *, preset: str | None = None, changes: Sequence[str]
 
 def cell_models() -> list[dict[str, str]]:
     """Name each registered model of cells, its kind and what it is."""
-    kinds = {True: "floor", False: "model"}
-    return [{"name": e.name, "kind": kinds[e.floor], "summary": e.summary} for e in entries().values()]
+    return described()
 
 
 def predict_cells(

@@ -5,5 +5,6 @@ from pertcast.registry import Registry
 _MODELS = Registry("model of cells", "pertcast.cells")
 
 register, entries, entry, build = _MODELS.register, _MODELS.entries, _MODELS.entry, _MODELS.build
+described = _MODELS.described
 
-__all__ = ["build", "entries", "entry", "register"]
+__all__ = ["build", "described", "entries", "entry", "register"]

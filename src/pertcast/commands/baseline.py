@@ -20,8 +20,8 @@ def baseline(
     Values are log(1 + counts in 10,000). In a competition's folder the files are found by the feature blocks
     cell_baseline and cell_accessibility.
     """
+    from pertcast.io.atomic import make_folder
     from pertcast.io.multiome import pool_multiome, write_pooled
-    from pertcast.preflight import make_folder
 
     make_folder(out)
     pooled = pool_multiome(data)

@@ -12,7 +12,7 @@ from pertcast.commands.cells_common import Seed
 from pertcast.commands.cells_files import convert, correct
 from pertcast.commands.cells_fit import adapt, fit, pairs
 from pertcast.commands.cells_virtual import knows, masked, trajectory
-from pertcast.commands.common import Json, answer, say
+from pertcast.commands.common import Json, answer, listing, say
 from pertcast.errors import InputError
 
 cells_app = typer.Typer(no_args_is_help=True, help="Models of single cells, from file to file.", rich_markup_mode=None)
@@ -27,8 +27,7 @@ def models(as_json: Json = False) -> None:
     from pertcast.cell_tasks import verbs
 
     found = verbs.cell_models()
-    lines = [f"{one['name']:16s} {one['kind']:6s} {one['summary']}" for one in found]
-    answer({"models": found, "default": verbs.DEFAULT}, "\n".join(lines), as_json=as_json)
+    answer({"models": found, "default": verbs.DEFAULT}, listing(found), as_json=as_json)
 
 
 @cells_app.command("predict")

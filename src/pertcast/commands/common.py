@@ -26,6 +26,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def listing(models: list[dict[str, str]]) -> str:
+    """Describe each registered model in a line."""
+    return "\n".join(f"{one['name']:16s} {one['kind']:6s} {one['summary']}" for one in models)
+
+
 def answer(facts: dict[str, object], text: str, *, as_json: bool) -> None:
     """Print a result, for people or for machines."""
     print(json.dumps(facts, sort_keys=True, allow_nan=False) if as_json else text)

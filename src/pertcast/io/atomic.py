@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,17 @@ _FIXES = {
     errno.ENOTDIR: "A file stands where a folder of that path should be. Choose another path, or move the file away.",
     errno.EISDIR: "A folder stands where the file should go. Choose another path, or move the folder away.",
 }
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that files can be written to. Raises InputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        fix = "Choose another place, or move away what stands there."
+        raise InputError(f"Folder '{folder}' cannot be written to: {error.strerror}. {fix}") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pertcast.errors import InputError
-from pertcast.io.atomic import atomic_path, digest_file
+from pertcast.io.atomic import atomic_path, digest_file, make_folder
 
 if TYPE_CHECKING:
     import requests
@@ -46,7 +46,7 @@ def download_kaggle(out: Path, *, files: Sequence[str] = KAGGLE_FILES) -> list[P
     Raises InputError without token, permission or network, or when the disk is full.
     """
     out = Path(out)
-    _make_folder(out)
+    make_folder(out)
     for name in files:
         if (out / name).exists():
             continue
@@ -64,7 +64,7 @@ def download_openproblems(out: Path, *, base_url: str = OPENPROBLEMS_URL) -> lis
 
     Their hashes are not published: see `fetch` for what is checked.
     """
-    _make_folder(Path(out))
+    make_folder(Path(out))
     return [fetch(f"{base_url.rstrip('/')}/{name}", Path(out) / name) for name in OPENPROBLEMS_FILES]
 
 
@@ -113,7 +113,7 @@ def unzip(archive: Path, folder: Path) -> list[Path]:
                     fix = "Do not use the archive; get it from its source."
                     raise InputError(f"Archive '{archive}' would write outside '{folder}': '{info.filename}'. {fix}")
             for info in members:
-                _make_folder((folder / info.filename).parent)
+                make_folder((folder / info.filename).parent)
                 with opened.open(info) as source, atomic_path(folder / info.filename) as temporary:
                     with open(temporary, "wb") as file:
                         shutil.copyfileobj(source, file)
@@ -283,10 +283,3 @@ def _recorded(record: Path) -> str | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"Folder '{folder}' cannot be made: {error.strerror}. Choose another place.") from error

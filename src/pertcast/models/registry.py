@@ -5,5 +5,6 @@ from pertcast.registry import Entry, Registry
 _MODELS = Registry("model", "pertcast.models")
 
 register, entries, entry, build = _MODELS.register, _MODELS.entries, _MODELS.entry, _MODELS.build
+described = _MODELS.described
 
-__all__ = ["Entry", "build", "entries", "entry", "register"]
+__all__ = ["Entry", "build", "described", "entries", "entry", "register"]

@@ -22,6 +22,7 @@ LEAST_ROWS = 8  # in a batch that is made smaller for the sake of more steps
 Rows = Mapping[str, Tensor]  # tensors of n rows each
 LossFn = Callable[[nn.Module, Rows], Tensor]  # mean loss of a batch of rows: () float
 Log = Callable[[dict[str, float]], None]
+Clip = Callable[[Iterable[nn.Parameter], float], object]  # gradients of these parameters, to at most this norm
 Progress = Callable[[int, int], None]  # steps or epochs that are done, and all there are
 
 
@@ -120,7 +121,7 @@ def _run_epochs(
         parts = torch.randperm(n).to(device).tensor_split(batches)
         losses = torch.zeros(batches, device=device)  # one block: many small ones would keep freed memory in pieces
         for step, rows in enumerate(parts):
-            losses[step] = _step(net, _take(data, rows), loss_fn, optimizer, schedule, settings=settings)
+            losses[step] = train_step(net, take(data, rows), loss_fn, optimizer, schedule, settings=settings)
             running.see(net)
         facts = {"epoch": epoch, "loss": weighted_mean(losses, map(len, parts)), "lr": optimizer.param_groups[0]["lr"]}
         if not math.isfinite(facts["loss"]):
@@ -143,7 +144,7 @@ def _run_epochs(
         kept.restore(net)
 
 
-def _step(
+def train_step(
     net: nn.Module,
     rows: Rows,
     loss_fn: LossFn,
@@ -151,14 +152,17 @@ def _step(
     schedule: Schedule,
     *,
     settings: FitSettings,
+    clip: Clip = nn.utils.clip_grad_norm_,
+    scale: float = 1.0,
 ) -> Tensor:
+    """Move a network by the gradient of its loss on these rows, times `scale`, clipped; return the loss: ()."""
     net.train()
     schedule.before_step()
     optimizer.zero_grad(set_to_none=True)
     with mixed_precision(next(iter(rows.values())).device, settings.precision):
         loss = loss_fn(net, rows)
-    loss.backward()
-    nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+    (scale * loss).backward()
+    clip(net.parameters(), settings.clip)
     optimizer.step()
     return loss.detach()
 
@@ -169,7 +173,7 @@ def mean_loss(net: nn.Module, rows: Rows, loss_fn: LossFn, *, block: int) -> flo
     n = _count(rows, "Valid data")
     net.eval()
     parts = torch.arange(n, device=next(iter(rows.values())).device).tensor_split(math.ceil(n / block))
-    return weighted_mean([loss_fn(net, _take(rows, part)) for part in parts], map(len, parts))
+    return weighted_mean([loss_fn(net, take(rows, part)) for part in parts], map(len, parts))
 
 
 class BestWeights:
@@ -299,7 +303,8 @@ def weighted_mean(losses: Iterable[Tensor], sizes: Iterable[int]) -> float:
     return float((torch.stack(list(losses)).double().cpu() * weight).sum() / weight.sum())
 
 
-def _take(data: Rows, rows: Tensor) -> Rows:
+def take(data: Rows, rows: Tensor) -> Rows:
+    """Choose rows of all tensors: (b, ...) each, or (M, b, ...) for row numbers (M, b)."""
     return {name: tensor[rows] for name, tensor in data.items()}
 
 

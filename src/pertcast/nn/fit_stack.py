@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,11 @@ from pertcast.nn.fit import (
     batches_per_epoch,
     choose_device,
     make_schedule,
-    mixed_precision,
+    take,
+    train_step,
     weighted_mean,
 )
-from pertcast.nn.optim import Schedule, make_optimizer
+from pertcast.nn.optim import make_optimizer
 from pertcast.nn.stacked import Streams, give_streams
 
 WEIGHT_BYTES = 16  # float32 weight, gradient and the two moments of Adam
@@ -82,12 +84,13 @@ def _run_epochs(
     batches = batches_per_epoch(n, settings)
     optimizer = make_optimizer(settings.optimizer, net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = make_schedule(settings, optimizer, steps=settings.epochs * batches)
+    step = partial(train_step, settings=settings, clip=clip_each_member, scale=members)  # of a member's own mean
     average, running = AverageWeights(), RunningWeights(settings.ema)
     for epoch in range(1, settings.epochs + 1):
         parts = rows.gather(1, streams.permutations(n)).tensor_split(batches, dim=1)  # (M, b) each
         losses = []
         for part in parts:
-            losses.append(_step(net, _take(data, part), loss_fn, optimizer, schedule, settings=settings))
+            losses.append(step(net, take(data, part), loss_fn, optimizer, schedule))
             running.see(net)
         loss = weighted_mean(losses, [part.shape[1] for part in parts])
         if not math.isfinite(loss):
@@ -101,27 +104,6 @@ def _run_epochs(
     running.restore(net)
 
 
-def _step(
-    net: nn.Module,
-    rows: Rows,
-    loss_fn: StackLoss,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    *,
-    settings: FitSettings,
-) -> Tensor:
-    net.train()
-    schedule.before_step()
-    optimizer.zero_grad(set_to_none=True)
-    first = next(iter(rows.values()))
-    with mixed_precision(first.device, settings.precision):
-        loss = loss_fn(net, rows)
-    (len(first) * loss).backward()  # a member's gradient is that of its own mean
-    clip_each_member(net.parameters(), settings.clip)
-    optimizer.step()
-    return loss.detach()
-
-
 @torch.no_grad()
 def clip_each_member(params: Iterable[nn.Parameter], limit: float) -> None:
     """Scale each member's gradient to a norm of at most `limit`, as `clip_grad_norm_` does for one network."""
@@ -130,10 +112,6 @@ def clip_each_member(params: Iterable[nn.Parameter], limit: float) -> None:
     scale = (limit / (norms + 1e-6)).clamp_max(1.0)
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
-
-
-def _take(data: Rows, rows: Tensor) -> Rows:
-    return {name: tensor[rows] for name, tensor in data.items()}  # (M, b, ...) each
 
 
 def _check(net: nn.Module, settings: FitSettings, rows: Tensor, seeds: Sequence[int]) -> None:
