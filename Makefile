@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= data/raw
 DEMO := data/interim/demo-small
 
-.PHONY: submission test test-slow notebooks table stories app bundle bench lint clean
+.PHONY: submission test test-slow notebooks table transfer stories app bundle bench lint clean
 
 submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
 	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
@@ -34,6 +34,8 @@ ifdef MEASURED
 	$(BIN)/python -m pertcast.report.readme README.md l1000 data/interim/l1000-table.json
 	$(BIN)/pertcast submission --data $(MEASURED) --preset survey --out data/interim/survey.csv --json > data/interim/survey-table.json
 	$(BIN)/python -m pertcast.report.readme README.md survey data/interim/survey-table.json
+	$(BIN)/pertcast submission --data $(MEASURED) --preset published --out data/interim/published.csv --json > data/interim/published-table.json
+	$(BIN)/python -m pertcast.report.readme README.md published data/interim/published-table.json
 endif
 ifdef UNSEEN
 	$(BIN)/pertcast submission --data $(UNSEEN) --out data/interim/unseen.csv --json > data/interim/unseen-table.json
@@ -47,6 +49,10 @@ ifdef CELLS
 	$(BIN)/python -m pertcast.report.readme README.md cells data/interim/cells-benchmark/benchmark.json
 	cp data/interim/cells-benchmark/benchmark.png docs/cells_benchmark.png
 endif
+
+transfer: .venv/done  ## reprint the README's table of what transfers, from MEASURED=DIR
+	$(BIN)/pertcast transfer --data $(or $(MEASURED),$(error Name the data: make transfer MEASURED=DIR)) --json > data/interim/transfer-table.json
+	$(BIN)/python -m pertcast.report.readme README.md transfer data/interim/transfer-table.json
 
 stories: .venv/done  ## tell the five stories on simulated cells at their published sizes; the README's picture is one of them
 	for name in recover mechanism perturb drug knows; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done

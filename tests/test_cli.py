@@ -18,7 +18,7 @@ COMMANDS = (
     "demo", "download", "download kaggle", "download openproblems", "check", "models", "cv", "ensemble", "submission",
     "validate", "score", "predict", "tune", "app", "de", "baseline", "simulate", "simulate base", "simulate mechanism",
     "simulate timecourse", "simulate composition", "cells", "cells models", "cells fit", "cells predict",
-    "cells evaluate", "cells benchmark", "story",
+    "cells evaluate", "cells benchmark", "story", "transfer",
 )  # fmt: skip
 
 

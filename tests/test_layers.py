@@ -19,6 +19,7 @@ LAYERS = {
     "pertcast.ensemble": 5, "pertcast.submission": 5, "pertcast.scoring": 5, "pertcast.preflight": 5,
     "pertcast.stories": 5, "pertcast.search": 4, "pertcast.facts": 5, "pertcast.predict": 5, "pertcast.tuning": 5,
     "pertcast.leaderboard": 5, "pertcast.outcome": 6, "pertcast.workflow": 6,
+    "pertcast.transfer": 6,
     "pertcast.cell_tasks": 6, "pertcast.cell_tasks.runs": 4, "pertcast.cell_tasks.training": 5,
     "pertcast.commands": 7, "pertcast.report": 7, "pertcast.cli": 7, "pertcast.__main__": 7, "pertcast.app": 7,
 }  # fmt: skip

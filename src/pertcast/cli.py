@@ -30,6 +30,7 @@ from pertcast.commands.de import de
 from pertcast.commands.predict import predict
 from pertcast.commands.simulate import simulate_app
 from pertcast.commands.story import story
+from pertcast.commands.transfer import transfer
 from pertcast.commands.tune import tune
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ app.command()(baseline)
 app.command()(de)
 app.command()(predict)
 app.command()(story)
+app.command()(transfer)
 app.command()(tune)
 
 

@@ -97,6 +97,18 @@ def test_refits_may_have_more_seeds_and_stray_ones_are_not_averaged(finished, qu
     assert len(open_run(trees.folder).units("fold0")) == 2  # both are there
 
 
+def test_no_refit_where_held_out_rows_are_all_that_is_asked_for(finished, question, folds, tmp_path):
+    """Models with and without a seed; what folds say does not change."""
+    out, runs = finished
+    alone = cv.cross_validate(
+        question, RECIPES, folds, strategy="task", seeds=2, refit_seeds=0, out=tmp_path, data_digest="d" * 64
+    )
+    assert not list(tmp_path.rglob("refit"))
+    assert [run.units("refit") for run in alone] == [[], []]
+    whole, part = (cv.collect(found, question, folds).members for found in (runs, alone))
+    assert_array_equal(part["trees"], whole["trees"])
+
+
 def test_a_second_run_repeats_nothing(finished, question, folds, monkeypatch):
     out, _ = finished
     before = digests(out)

@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from pertcast.io.atomic import atomic_path
-from pertcast.report.text import WIDTH, aligned
+from pertcast.report.text import WIDTH, aligned, piped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,19 +45,15 @@ def plain_benchmark(facts: Facts) -> str:
 def markdown_benchmark(facts: Facts) -> str:
     """Lay the same table out in markdown, with the skill of every hold-out folded away."""
     lines = facts["mean"]["lines"]
-    rows = [
-        ["", *SHOWN.values()],
-        ["---", *["---:"] * len(SHOWN)],
-        *([_name(line, "*"), *_cells(line)] for line in lines),
-    ]
+    rows = [["", *SHOWN.values()], *([_name(line, "*"), *_cells(line)] for line in lines)]
     told = [LEGEND, *_sure(facts), *facts["remarks"]]
     titles = [table["title"] for table in facts["holdouts"]]
-    parts = [["skill DE / energy distance", *titles], ["---", *["---:"] * len(titles)]]
+    parts = [["skill DE / energy distance", *titles]]
     for number, line in enumerate(lines):
         scores = [table["lines"][number]["scores"] for table in facts["holdouts"]]
         parts.append([_name(line, "*"), *(f"{_text(s['skill DE'])} / {_text(s['energy distance'])}" for s in scores)])
-    folded = ["\n<details><summary>By hold-out</summary>\n", _piped(parts), "\n</details>"]
-    return "\n".join([_piped(rows), *(f"\n{text}" for text in told), *(folded if len(titles) <= MOST_BARS else ())])
+    folded = ["\n<details><summary>By hold-out</summary>\n", piped(parts), "\n</details>"]
+    return "\n".join([piped(rows), *(f"\n{text}" for text in told), *(folded if len(titles) <= MOST_BARS else ())])
 
 
 def draw_benchmark(path: Path, facts: Facts, *, title: str) -> None:
@@ -154,7 +150,3 @@ def _text(value: float | None, digits: int = 3) -> str:
 
 def _name(line: dict, mark: str = "") -> str:
     return line["name"] if line["role"] == "model" else f"{mark}{line['name']}{mark} ({line['role']})"
-
-
-def _piped(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

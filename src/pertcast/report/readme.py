@@ -1,7 +1,8 @@
 """Keep the score tables of a README: replace what stands between two markers by what a command said with `--json`.
 
 `python -m pertcast.report.readme README.md NAME FACTS.json` fills the place of the markers `<!-- table:NAME -->` and
-`<!-- /table:NAME -->`; the facts are those of `pertcast submission` or `pertcast cells benchmark`.
+`<!-- /table:NAME -->`; the facts are those of `pertcast submission`, `pertcast transfer` or
+`pertcast cells benchmark`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from scipy.stats import spearmanr
 
 from pertcast.errors import InputError
 from pertcast.report.cell_benchmark import markdown_benchmark
+from pertcast.report.text import piped
+from pertcast.report.transfer import markdown_transfer
 
 HEAD = ("", "held-out training rows", "95 % interval", "rows to predict", "95 % interval", "against the best floor")
 
@@ -35,7 +38,7 @@ def markdown(facts: dict) -> str:
     """
     cv, solution = facts["cv"], facts["score"] or {"lines": [], "verdicts": []}
     score = {line["name"]: line for line in solution["lines"]}
-    rows = [list(HEAD), ["---"] + ["---:"] * (len(HEAD) - 1)]
+    rows = [list(HEAD)]
     for line in cv["lines"]:
         name = line["name"] if line["kind"] == "model" else f"*{line['name']}* ({line['kind']})"
         final = score.get(line["name"])
@@ -43,7 +46,7 @@ def markdown(facts: dict) -> str:
     below = agreement(cv["lines"], solution["lines"])
     below += [f"Held-out rows: {text}" for text in cv["verdicts"]]
     below += [f"Rows to predict: {text}" for text in solution["verdicts"]]
-    return "\n".join([_laid_out(rows), *(f"\n{text}" for text in below), *_by_part(cv["lines"], solution["lines"])])
+    return "\n".join([piped(rows), *(f"\n{text}" for text in below), *_by_part(cv["lines"], solution["lines"])])
 
 
 def agreement(held_out: list[dict], solution: list[dict]) -> list[str]:
@@ -64,16 +67,12 @@ def _by_part(held_out: list[dict], solution: list[dict]) -> list[str]:
     shares = list(solution[0]["parts"]) if solution else []
     if not parts:
         return []
-    rows = [["", *parts, *(f"to predict: {share}" for share in shares)], ["---"] + ["---:"] * len(parts + shares)]
+    rows = [["", *parts, *(f"to predict: {share}" for share in shares)]]
     for line in held_out:
         more = final.get(line["name"])
         cells = [f"{line['parts'][part]:.3f}" for part in parts]
         rows.append([line["name"], *cells, *(f"{more[share]:.3f}" if more else "" for share in shares)])
-    return ["\n<details><summary>By cell type and fold</summary>\n", _laid_out(rows), "\n</details>"]
-
-
-def _laid_out(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return ["\n<details><summary>By cell type and fold</summary>\n", piped(rows), "\n</details>"]
 
 
 def _score_cells(line: dict | None) -> list[str]:
@@ -87,9 +86,10 @@ def _difference(line: dict | None) -> str:
 
 
 def main(readme: Path, name: str, facts: Path) -> None:
-    """Fill one table of a README from the JSON of a submission, or of a benchmark of models of cells."""
+    """Fill one table of a README from the JSON of a submission, of what transfers, or of a benchmark of cells."""
     told = json.loads(facts.read_text())
-    table = markdown_benchmark(told) if "holdouts" in told else markdown(told)
+    forms = {"holdouts": markdown_benchmark, "splits": markdown_transfer}
+    table = next((form for key, form in forms.items() if key in told), markdown)(told)
     readme.write_text(fill(readme.read_text(), name, table))
 
 

@@ -48,6 +48,13 @@ def aligned(rows: list[list[str]]) -> list[str]:
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
+def piped(rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out in markdown: the first is the head, names to the left, numbers to the right."""
+    head, *rest = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rest))
+
+
 def _remarks(table: ScoreTable) -> list[str]:
     best = f"Lower is better. 'v best floor' is the difference to the floor '{table.best_floor}', below 0 where better."
     return [best, *(f"{line.name}: {line.note}" for line in table.lines if line.note), *table.verdicts()]

@@ -60,7 +60,8 @@ def cross_validate(
 ) -> list[Run]:
     """Fit every recipe on every fold with every seed, and once more on all rows to predict the test rows.
 
-    refit_seeds   seeds of the refits where more are wanted: they are averaged, and cost one fit each, not one a fold
+    refit_seeds   seeds of the refits where more are wanted: they are averaged, and cost one fit each, not one a fold;
+                  0 where held-out rows are all that is asked for
     jobs   processes side by side; a script that asks for more than one needs the `__main__` guard
     Raises InputError for a faulty recipe before anything is fitted.
     """
@@ -69,6 +70,7 @@ def cross_validate(
         build(recipe.model, recipe.settings)
         check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
         _check_weights(recipe, question)
+    refit_seeds = seeds if refit_seeds is None else refit_seeds
     runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
     for run in runs.values():
         write_manifest(run, folds, strategy=strategy, data_digest=data_digest)
@@ -76,13 +78,13 @@ def cross_validate(
         Unit(recipe, fold, number, seed)
         for recipe in recipes
         for number, fold in enumerate([*folds, None])
-        for seed in range(_seeds(recipe, seeds if fold else refit_seeds or seeds))
+        for seed in range(_seeds(recipe, seeds if fold else refit_seeds))
     ]
     open_units = [u for u in units if not is_done(runs[u.recipe.name].unit(u), inputs_of(u, data_digest=data_digest))]
     work = Work(question, {name: run.folder for name, run in runs.items()}, data_digest, cache)
     run_units(open_units, work, jobs=jobs, describe=lambda unit: unit.label)
     return [
-        replace(run, seeds=_seeds(run.recipe, seeds), refit_seeds=_seeds(run.recipe, refit_seeds or seeds))
+        replace(run, seeds=_seeds(run.recipe, seeds), refit_seeds=_seeds(run.recipe, refit_seeds))
         for run in runs.values()
     ]
 
@@ -105,7 +107,7 @@ def _check_weights(recipe: Recipe, question: Question) -> None:
 
 def _seeds(recipe: Recipe, wanted: int) -> int:
     """One seed is enough for a model that draws nothing."""
-    return wanted if entry(recipe.model).seeded else 1
+    return wanted if entry(recipe.model).seeded else min(wanted, 1)
 
 
 class Work:
