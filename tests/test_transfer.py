@@ -9,6 +9,7 @@ import pytest
 from command_line import FLOORS, pertcast, refused
 from pertcast import workflow
 from pertcast.config import load_preset, load_recipe
+from pertcast.leaderboard import read_boards
 from pertcast.transfer import PRESET, SPLITS, transfer
 
 MODELS = ("ridge", "kernel-ridge-context", "cells-context-transfer")  # the tiny demo has nothing for the last two
@@ -72,6 +73,15 @@ def test_what_cannot_answer_is_told_and_stops_nothing(measured):
         assert set(split.refused) == set(MODELS[1:])
         assert "needs a table of untreated cells" in split.refused["kernel-ridge-context"]
         assert "needs the single cells" in split.refused["cells-context-transfer"]
+
+
+def test_every_split_is_a_board_of_its_own(demo, tmp_path):
+    """The leaderboard's pages tell them apart."""
+    transfer(["gene-mean"], demo, **places(tmp_path))
+    boards = read_boards(tmp_path / "runs")
+    assert [board.title.rpartition(", ")[2] for board in boards] == [
+        "whole celltypes held out", "whole scaffolds held out", "whole compounds held out",
+    ]  # fmt: skip
 
 
 def test_nothing_is_fitted_on_all_rows(demo, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def transfer(
             strategy=name, seeds=seeds, out=out, data_digest=competition.digest, cache=Cache(cache),
             jobs=jobs or available_jobs(),
         )  # fmt: skip
-        done[name] = _split(competition, question, made, runs=runs, refused=refused, out=out)
+        done[name] = _split(name, competition, question, made, runs=runs, refused=refused, out=out)
     return Transfer(competition.simulated, done)
 
 
@@ -113,6 +113,7 @@ def _fitted(
 
 
 def _split(
+    name: str,
     competition: Competition,
     question: Question,
     folds: list[Fold],
@@ -123,6 +124,7 @@ def _split(
 ) -> Split:
     held_out = collect(runs, question, folds)
     table, _ = held_out_table(competition, question, folds, runs=runs, held_out=held_out)
+    table = replace(table, title=f"{table.title}, whole {name}s held out")
     keep_table(out, table, runs=runs, folds=folds, data_digest=competition.digest, simulated=competition.simulated)
     labels = folds[0].groups[held_out.rows]
     return Split(make_table(table.title, table.scored, compound=labels, parts=table.parts), len(folds), refused)
