@@ -54,7 +54,7 @@ def test_a_damaged_table_is_named(tmp_path):
 
 
 def test_submission_keeps_its_table_too(demo, tmp_path):
-    from commands import write_preset
+    from command_line import write_preset
 
     preset = write_preset(tmp_path / "recipes")
     done = pertcast("submission", "--data", demo, "--out", tmp_path / "x.csv", "--preset", preset, *places(tmp_path))
