@@ -12,9 +12,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from pydantic import BaseModel
-from test_cells_convert import COLUMNS, write
 
 from cell_cases import make_cells
+from cell_files import COLUMNS, write
 from command_line import partials, pertcast, refused
 from pertcast.cell_tasks.runs import Columns, cell_inputs
 from pertcast.cell_tasks.training import computing

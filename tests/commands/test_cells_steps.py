@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from test_cells_convert import COLUMNS, table
 
 from cell_cases import make_cells
+from cell_files import COLUMNS, table
 from command_line import pertcast, refused
 from pertcast.cells.batch_correction import correct_batches
 from pertcast.io.single_cells import read_expression
