@@ -27,10 +27,10 @@ from pertcast.nn.fit import FitSettings
 SMALL = ("--set", "hidden=8", "--set", "latent=4")
 STEPS = ("--set", "training.steps=12", "--set", "training.evaluate_every=4", "--set", "training.cells=8")
 RESUMED = {  # model: its settings, the function of a step, and in which call it is cut off
-    "zinb-vae": ((*SMALL, "--set", "training.epochs=12"), "pertcast.nn.fit._step", 20),
+    "zinb-vae": ((*SMALL, "--set", "training.epochs=12"), "pertcast.nn.fit.train_step", 20),
     "masked-autoencoder": (
         ("--set", "hidden=[8, 4]", "--set", "training.epochs=12", "--set", "training.batch=32"),
-        "pertcast.nn.fit._step", 30,
+        "pertcast.nn.fit.train_step", 30,
     ),
     "film-gan": ((*SMALL, *STEPS, "--set", "axes=4"), "pertcast.nn.film_gan_fit._Trainer.take_step", 10),
     "cycle-gan": (
