@@ -12,22 +12,23 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from pertcast.cells import registry as cell_models
+from pertcast.cells.calibration import Calibration
 from pertcast.cells.yardstick import Yardstick
 from pertcast.config import Config
 from pertcast.de.presets import NEGATIVE_CONTROL
 from pertcast.de.pseudobulk import pseudobulk
 from pertcast.errors import InputError, NotFittedError, unknown
+from pertcast.features.similarity import structure_kernel
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.io.paired_cells import SAMPLE, read_paired_cells
 from pertcast.models.registry import register
 from pertcast.schema import CELL_TYPE, COMPOUND
-from pertcast.types import CellModel, Cells, Examples, Floats, Ints, Strings
+from pertcast.types import Block, CellModel, Cells, Examples, Floats, Ints, Strings
 
 NAME = "from-cells"
 SEED = 0  # of predictions, which are expected counts
-SPREADS = (0.0, 0.25, 1.0, 2.0, 4.0, 8.0, 16.0)  # mean squares of t by which weak rows are held back
-ROUNDS = 5  # in which each row counts by the inverse of its error: the score is a mean of roots
-FEW_ROWS = 4.0  # rows at which half of a cell type's mean error is put right
+NEIGHBOURS = 8  # compounds that stand for one without cells, at most
+SHARPNESS = 4.0  # power of the Tanimoto similarity by which they count
 
 
 class FromCellsConfig(Config):
@@ -36,6 +37,7 @@ class FromCellsConfig(Config):
     model: str = "context-transfer"  # a name of `pertcast cells models`
     settings: dict[str, Any] = Field(default_factory=dict)  # fields of that model's own Config that differ
     control: str = NEGATIVE_CONTROL  # sm_name of untreated cells
+    structure: tuple[str, ...] = ()  # fingerprints that find compounds to stand for one without cells; none: no change
     treated_cells: int = Field(20, ge=1)  # of a pair that the model learns from, at most
     untreated_cells: int = Field(300, ge=1)  # of a cell type that the model learns from, at most
     source_cells: int = Field(90, ge=1)  # untreated ones of a cell type that are treated for a prediction
@@ -48,8 +50,9 @@ class FromCells:
 
     Of the folder's single cells only untreated ones and those of the training pairs are read. The change of a gene is
     divided by the moderated standard error that the wells of the cell type show, which gives t; recipes therefore learn
-    in t. How far t can be trusted is learned on rows whose cells were hidden from a first fit. A compound that no
-    training pair shows changes nothing.
+    in t. How far t can be trusted is learned on rows whose cells were hidden from a first fit. For a compound that no
+    training pair shows the nearest ones by structure stand in, trusted as far as they would serve for compounds that
+    are known; without structures it changes nothing.
     """
 
     leans_on = ("cells", "de")  # folders of code that its numbers follow from, beside those of every model
@@ -57,8 +60,8 @@ class FromCells:
     def __init__(self, config: FromCellsConfig):
         self.config = config
         self.world: _World | None = None
-        self.arrays: dict[str, Floats] = {}
-        self.types: tuple[str, ...] = ()
+        self.trust: dict[str, Calibration] = {}  # "seen", and "unseen" where structures are read
+        self.structures: _Structures | None = None
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int) -> FromCells:
         """Fit the model of cells twice: without some rows, to calibrate on them, and with all.
@@ -72,13 +75,13 @@ class FromCells:
             )
         pairs = list(zip(train.cell_type, train.compound, strict=True))
         counts, obs = read_paired_cells(train.cells, pairs, genes=train.genes, control=self.config.control)
+        if self.config.structure:
+            self.structures = _Structures.of(train, self.config.structure)
         rng = np.random.default_rng(seed)
-        hidden = _hidden(train.cell_type, self.config.hidden, rng)
+        hidden = _hidden(train, self.config.hidden, rng)
         shown = _without(obs, [pairs[row] for row in hidden])
         first = _World.of(self.config, counts[shown], obs.iloc[shown], train.genes, rng=rng, seed=seed)
-        t = first.t(train.cell_type[hidden], train.compound[hidden])
-        self.types = tuple(sorted(set(train.cell_type)))
-        self.arrays = _calibrated(t, train.y[hidden].astype(np.float64), train.cell_type[hidden], self.types)
+        self._calibrate(first, train, train.take(hidden))
         self.world = _World.of(self.config, counts, obs, train.genes, rng=rng, seed=seed)
         return self
 
@@ -86,25 +89,90 @@ class FromCells:
         """Raises InputError for a cell type of which no untreated cell is known."""
         if self.world is None:
             raise NotFittedError(f"Model '{NAME}' was asked to predict before `fit`. Call `fit` or `load` first.")
-        held_back = _held_back(self.world.t(rows.cell_type, rows.compound), self.arrays["spread"][0])
-        place = {name: number for number, name in enumerate(self.types)}
-        offset = self.arrays["offset"][[place.get(name, len(place)) for name in rows.cell_type]]
-        return (self.arrays["scale"][0] * held_back + offset).astype(np.float32)
+        found = np.empty((len(rows), len(rows.genes)), np.float32)
+        seen = np.isin(rows.compound, list(self.world.codes)) | (self.structures is None)
+        for part, name in ((np.flatnonzero(seen), "seen"), (np.flatnonzero(~seen), "unseen")):
+            if len(part):
+                own = rows.take(part)
+                found[part] = self.trust[name].apply(self._t(self.world, own, name), own.cell_type)
+        return found
 
     def save(self, folder: Path) -> None:
         if self.world is None:
             raise NotFittedError(f"Model '{NAME}' was asked to save before `fit`. Call `fit` or `load` first.")
         arrays, facts = self.world.parts()
         self.world.model.save(folder)
-        save_arrays(folder, NAME, {**self.arrays, **arrays}, {"types": self.types, **facts})
+        facts["trust"] = {}
+        for name, trust in self.trust.items():
+            own, facts["trust"][name] = trust.parts()
+            arrays |= {f"{name}.{key}": value for key, value in own.items()}
+        if self.structures is not None:
+            facts["structures"] = self.structures.compounds
+            arrays |= {f"structure.{k}": table for k, table in enumerate(self.structures.tables)}
+        save_arrays(folder, NAME, arrays, facts)
 
     def load(self, folder: Path) -> FromCells:
         arrays, facts = load_arrays(folder, NAME)
-        self.types = tuple(facts["types"])
-        self.arrays = {name: arrays[name] for name in ("scale", "spread", "offset")}
+        self.trust = {
+            name: Calibration.restored({k.removeprefix(f"{name}."): v for k, v in arrays.items()}, own)
+            for name, own in facts["trust"].items()
+        }
+        if "structures" in facts:
+            names = self.config.structure
+            tables = tuple(arrays[f"structure.{k}"] for k in range(len(names)))
+            self.structures = _Structures(names, tuple(facts["structures"]), tables)
         model = cell_models.build(self.config.model, self.config.settings).load(folder)
         self.world = _World.restored(model, arrays, facts)
         return self
+
+    def _calibrate(self, first: _World, train: Examples, hidden: Examples) -> None:
+        """Learn how far t may be trusted, from rows whose cells a first fit did not see."""
+        known = np.flatnonzero(np.isin(hidden.compound, list(first.codes)))
+        kinds = {"seen": hidden.take(known) if len(known) else hidden}
+        kinds |= {} if self.structures is None else {"unseen": hidden}
+        self.trust = {
+            name: Calibration.of(self._t(first, rows, name), rows, train=train) for name, rows in kinds.items()
+        }
+
+    def _t(self, world: _World, rows: Examples, name: str) -> Floats:
+        """Return the t of the rows' own compounds, or of those that stand for unseen ones: (n, g)."""
+        if name == "seen":
+            return world.t(rows.cell_type, rows.compound)
+        weights = self.structures.weights(rows, tuple(world.codes))  # (n, c)
+        known, mixed = np.array(list(world.codes), dtype=object), np.zeros((len(rows), len(rows.genes)))
+        for number, cell_type in enumerate(rows.cell_type):
+            near = np.flatnonzero(weights[number])
+            if len(near):
+                mixed[number] = weights[number, near] @ world.t(np.full(len(near), cell_type, object), known[near])
+        return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class _Structures:
+    """Fingerprints of the training compounds."""
+
+    names: tuple[str, ...]  # feature blocks
+    compounds: tuple[str, ...]  # (c,)
+    tables: tuple[Floats, ...]  # (c, d) each
+
+    @classmethod
+    def of(cls, train: Examples, names: tuple[str, ...]) -> _Structures:
+        compounds, first = np.unique(train.compound.astype(str), return_index=True)
+        return cls(names, tuple(compounds), tuple(train.block(name).take(first).dense() for name in names))
+
+    def weights(self, rows: Examples, known: tuple[str, ...]) -> Floats:
+        """How much each of the known compounds stands for the compound of a row, which is none of them: (n, c).
+
+        Nearest ones by structure count; together as much as the nearest one is alike.
+        """
+        place = {name: number for number, name in enumerate(self.compounds)}
+        columns = np.array([place[name] for name in known], int)
+        stored = [Block(table, columns) for table in self.tables]
+        alike = structure_kernel([rows.block(name) for name in self.names], stored)  # (n, c)
+        alike[rows.compound[:, None] == np.array(known, dtype=object)[None]] = 0
+        least = -np.sort(-alike, axis=1)[:, :NEIGHBOURS][:, -1:]
+        weight = np.where(alike >= least, alike, 0) ** SHARPNESS
+        return alike.max(axis=1, keepdims=True) * weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +248,19 @@ class _World:
         return cls(model, facts["codes"], source, yardstick)
 
 
-def _hidden(cell_type: Strings, share: float, rng: np.random.Generator) -> Ints:
-    """Rows that the first fit does not see: a share of each cell type's, where it has more than one."""
-    hidden = []
-    for name in sorted(set(cell_type)):
-        rows = rng.permutation(np.flatnonzero(cell_type == name))
-        hidden.append(rows[: min(len(rows) - 1, max(1, round(share * len(rows))))])
-    return np.sort(np.concatenate(hidden))
+def _hidden(train: Examples, share: float, rng: np.random.Generator) -> Ints:
+    """Rows that the first fit does not see: a share of each cell type's, where it has more than one.
+
+    One is drawn out of so many that follow one another in strength, so that strong rows, of which there are few, take
+    part as weak ones do.
+    """
+    size, hidden = np.square(train.y).sum(axis=1), []
+    for name in sorted(set(train.cell_type)):
+        rows = np.flatnonzero(train.cell_type == name)
+        rows = rows[np.argsort(-size[rows], kind="stable")]
+        parts = min(len(rows) - 1, max(1, round(share * len(rows))))
+        hidden += [rng.choice(part) for part in np.array_split(rows, parts)] if parts else []
+    return np.sort(np.array(hidden, int))
 
 
 def _without(obs: pd.DataFrame, pairs: list[tuple[str, str]]) -> Ints:
@@ -214,30 +288,3 @@ def _shares(counts: csr_array, donors: Strings) -> Floats:
     """Share of each gene in the molecules of each donor: (d, g)."""
     sums = np.array([np.asarray(counts[donors == name].sum(axis=0)).ravel() for name in sorted(set(donors))], float)
     return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
-
-
-def _held_back(t: Floats, spread: float) -> Floats:
-    """Shrink rows by how weak they are: (n, g)."""
-    size = np.square(t).mean(axis=1, keepdims=True)
-    return t * (size / np.maximum(size + spread, 1e-12))
-
-
-def _calibrated(t: Floats, y: Floats, cell_type: Strings, types: tuple[str, ...]) -> dict[str, Floats]:
-    """Choose the scale, how weak rows are held back, and what is added in each cell type, on rows that were hidden.
-
-    returns  scale (1,), spread (1,), offset (types + 1, g); the last for a cell type beyond the known ones
-    """
-    tried = []
-    for spread in SPREADS:
-        x, weight, scale = _held_back(t, spread), np.ones(len(t)), 0.0
-        for _ in range(ROUNDS):
-            square = float(weight @ np.square(x).sum(axis=1))
-            scale = max(0.0, float(weight @ (x * y).sum(axis=1)) / square) if square > 0 else 0.0
-            error = np.sqrt(np.square(y - scale * x).mean(axis=1))
-            weight = 1 / np.maximum(error, 1e-3 * max(error.mean(), 1e-12))
-        tried.append((float(error.mean()), spread, scale))
-    _, spread, scale = min(tried)
-    rest = y - scale * _held_back(t, spread)
-    offset = [rest[cell_type == name].sum(axis=0) / ((cell_type == name).sum() + FEW_ROWS) for name in types]
-    overall = rest.sum(axis=0) / (len(rest) + FEW_ROWS)
-    return {"scale": np.array([scale]), "spread": np.array([spread]), "offset": np.array([*offset, overall])}
