@@ -263,9 +263,12 @@ def tell(done: Submitted, *, as_json: bool) -> None:
 
     for remark in (*done.remarks, done.blended.report()):
         say(remark)
+    for where, one in zip(("held-out rows", "rows to predict"), done.paired, strict=False):
+        say(f"On the {where}: {one.text()}.")
     tables = [done.cv_table] if done.score_table is None else [done.cv_table, done.score_table]
     score = None if done.score_table is None else done.score_table.as_dict()
     facts = {"file": str(done.path), "cv": done.cv_table.as_dict(), "score": score, "remarks": done.remarks}
+    facts["paired"] = list(map(asdict, done.paired))
     texts = [*(plain(table) for table in tables), f"Submission: {done.path} (validated)"]
     answer(facts, "\n\n".join(texts), as_json=as_json)
     draw(done.path.with_suffix(".png"), done.cv_table, done.scope)

@@ -9,11 +9,13 @@ from pertcast.ensemble import Blended, blend_members
 from pertcast.errors import InputError, shorten
 from pertcast.facts import facts, remarks, write_checked
 from pertcast.io.tables import Competition, read_solution
-from pertcast.runs import Run
+from pertcast.runs import Run, reads_cells
 from pertcast.scoring import BLEND, FLOORS, Scope, held_out_table, names_of, solution_table
-from pertcast.types import Fold, Question
+from pertcast.types import Fold, Predictions, Question, Strings
 from pertcast.validation import cross_validate as cv
-from pertcast.validation.scores import ScoreTable, score_rows
+from pertcast.validation.scores import Paired, Scored, ScoreTable, score_rows
+
+BARE = "blend without cells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Submitted:
     scope: Scope
     score_table: ScoreTable | None  # on the solution, where the folder has one
     remarks: list[str]
+    paired: tuple[Paired, ...]  # the blend against the one without members that read cells: held-out rows, solution
 
 
 def cv_result(competition: Competition, question: Question, folds: list[Fold], runs: list[Run]) -> CVResult:
@@ -62,19 +65,45 @@ def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> 
         raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
     test = cv.test_predictions(result.runs)
     blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros)
+    bare = _without_cells(result, test, leave_out=zeros)
     scope = replace(result.scope, y_pred=blended.held_out)
-    line = score_rows(BLEND, "model", y_true=scope.y_true, y_pred=scope.y_pred, note=blended.text())
-    table = result.table.with_scored(line)
+    table = result.table.with_scored(_scored(BLEND, blended, scope))
+    if bare is not None:
+        table = table.with_scored(_scored(BARE, bare, scope))
     blends = {seen: blend.as_dict() for seen, blend in blended.blends.items()}
     how = {"blends": blends, "diversity": blended.diversity.as_dict()}
     told = facts(competition, question, result.runs, blended=how, cv=table.as_dict())
     cv_score = table.line(BLEND).mrrmse
     path = write_checked(competition, blended.test, out, name=name, style=style, cv_score=cv_score, told=told)
+    paired = _paired(table, scope.cell_type)
     solution = competition.folder / "solution.parquet"
     score_table = None
     if solution.is_file():
         truth = read_solution(solution, ids=question.test_ids, genes=question.genes)
         floors = names_of(result.runs, FLOORS)
         members = {name: said.values for name, said in test.items() if name not in floors}
+        members |= {} if bare is None else {BARE: bare.test}
         score_table = solution_table(competition, question, truth, {BLEND: blended.test, **members})
-    return Submitted(path, competition.simulated, blended, table, scope, score_table, remarks(competition, question))
+        paired += _paired(score_table, question.test_cell_type)
+    said = remarks(competition, question)
+    return Submitted(path, competition.simulated, blended, table, scope, score_table, said, paired)
+
+
+def _without_cells(result: CVResult, test: dict[str, Predictions], *, leave_out: tuple[str, ...]) -> Blended | None:
+    """Blend once more without the members that read single cells; None where there are none, or no others."""
+    readers = tuple(run.recipe.name for run in result.runs if reads_cells(run.recipe))
+    leave_out = (*leave_out, *readers)
+    if not readers or set(result.held_out.members) <= set(leave_out):
+        return None
+    return blend_members(result.question, result.held_out, test, folds=result.folds, leave_out=leave_out)
+
+
+def _scored(name: str, blended: Blended, scope: Scope) -> Scored:
+    return score_rows(name, "model", y_true=scope.y_true, y_pred=blended.held_out, note=blended.text())
+
+
+def _paired(table: ScoreTable, cell_type: Strings) -> tuple[Paired, ...]:
+    """What members that read cells change in the blend, where that can be said."""
+    if all(scored.name != BARE for scored in table.scored):
+        return ()
+    return tuple(one for one in table.paired(BARE, cell_type) if one.name == BLEND)

@@ -140,6 +140,11 @@ def code_digest(*more: str) -> str:
     return digest.hexdigest()
 
 
+def reads_cells(recipe: Recipe) -> bool:
+    """Whether a recipe's model learns from single cells, too."""
+    return "cells" in getattr(entry(recipe.model).model, "leans_on", ())
+
+
 def code_of(recipe: Recipe) -> str:
     """Digest of the source that a recipe's numbers follow from; its model may lean on more than others do."""
     return code_digest(*getattr(entry(recipe.model).model, "leans_on", ()))
