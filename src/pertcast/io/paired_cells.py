@@ -48,7 +48,9 @@ def read_paired_cells(
         file.file.close()
     if counts.nnz and (not np.isfinite(counts.data).all() or counts.data.min() < 0 or (counts.data % 1).any()):
         raise InputError(f"Cells of '{path}' hold values that are no counts. Give raw counts in X.")
-    return counts[:, order], obs[wanted].reset_index(drop=True)
+    if not np.array_equal(order, np.arange(counts.shape[1])):  # else a copy for nothing
+        counts = counts[:, order]
+    return counts, obs[wanted].reset_index(drop=True)
 
 
 def _wanted(obs: pd.DataFrame, pairs: set[tuple[str, str]], control: str, problems: list[str]) -> np.ndarray:
