@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= data/raw
 DEMO := data/interim/demo-small
 
-.PHONY: submission test test-slow notebooks table transfer stories app bundle bench lint clean
+.PHONY: submission test test-slow notebooks table transfer circle stories app bundle bench lint clean
 
 submission: .venv/done  ## the main job: on data/raw if it holds a competition, else on a simulated one
 	@if ls $(DATA)/de_train.* >/dev/null 2>&1; then \
@@ -53,6 +53,11 @@ endif
 transfer: .venv/done  ## reprint the README's table of what transfers, from MEASURED=DIR
 	$(BIN)/pertcast transfer --data $(or $(MEASURED),$(error Name the data: make transfer MEASURED=DIR)) --json > data/interim/transfer-table.json
 	$(BIN)/python -m pertcast.report.readme README.md transfer data/interim/transfer-table.json
+
+circle: .venv/done  ## SIMULATED cells, their table computed again, models of cells beside others in a blend, its score
+	test -f $(DEMO)-cells/truth.json || $(BIN)/pertcast demo --size small --cells --out $(DEMO)-cells
+	$(BIN)/pertcast de $(DEMO)-cells --design demo --out data/interim/cells-de.parquet
+	$(BIN)/pertcast submission --data $(DEMO)-cells --preset cells --out data/interim/cells.csv
 
 stories: .venv/done  ## tell the five stories on simulated cells at their published sizes; the README's picture is one of them
 	for name in recover mechanism perturb drug knows; do $(BIN)/pertcast story $$name --out data/interim/stories || exit 1; done

@@ -181,7 +181,7 @@ def ensemble(
 def submission(
     data: Data,
     out: Annotated[Path, typer.Option(help="CSV file, or folder for dated files.")],
-    preset: Annotated[str, typer.Option(help="fast, default or full.")] = "default",
+    preset: Annotated[str, typer.Option(help="fast, default, cells or full.")] = "default",
     style: Annotated[str, typer.Option("--format", help="kaggle or openproblems.")] = "kaggle",
     runs: Runs = RUNS,
     cache: CacheFolder = CACHE,
