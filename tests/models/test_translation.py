@@ -95,6 +95,49 @@ def test_profiles_are_the_posterior_mean_of_a_slow_loop():
         assert_allclose(learned.profile[compound], np.linalg.solve(precision, total), rtol=1e-6)
 
 
+def test_what_is_a_rows_own_is_the_joint_posterior():
+    """Profile and rows' own scores of a compound: mean and covariance of one Gaussian over all of them at once."""
+    train, _, _ = planted(np.random.default_rng(8), noise=1.0)
+    of_type, of_compound = (
+        np.unique(column.astype(str), return_inverse=True)[1] for column in (train.cell_type, train.compound)
+    )
+    learned = _Posterior.start(train.y, of_type, of_compound, 3)
+    learned.add_row_components(2)
+    learned.gain[:] = np.random.default_rng(9).uniform(0.5, 1.5, learned.gain.shape)
+    spread, noise = learned.profile_spread.copy(), learned.noise
+    learned.second = np.stack([learned.loading.T @ learned.loading] * TYPES)  # loadings taken as certain
+    learned.update_profiles()
+    own = np.flatnonzero(of_compound == 7)
+    unknowns = 3 + 2 * len(own)  # the profile, then two scores a row
+    precision = np.diag([1 / spread[7]] * 3 + [1.0] * 2 * len(own))
+    total = np.zeros(unknowns)
+    for place, row in enumerate(own):
+        chosen = [0, 1, 2, 3 + 2 * place, 4 + 2 * place]
+        design = np.zeros((GENES, unknowns))
+        design[:, chosen] = learned.loading * learned.gain[of_type[row]]
+        precision += design.T @ design / noise
+        total += design.T @ (train.y[row] - learned.mean[of_type[row]]) / noise
+    covariance = np.linalg.inv(precision)
+    for place, row in enumerate(own):
+        chosen = [0, 1, 2, 3 + 2 * place, 4 + 2 * place]
+        assert_allclose(learned.score[row], (covariance @ total)[chosen], rtol=1e-6, atol=1e-9)
+        assert_allclose(learned.score_cov[row], covariance[np.ix_(chosen, chosen)], rtol=1e-6, atol=1e-9)
+
+
+def test_what_rows_have_of_their_own_is_not_translated():
+    """Every row strays along one direction as far as compounds move: told apart, the missing cells are better known."""
+    rng = np.random.default_rng(10)
+    train, truth, shown = planted(rng, noise=1.0, gains=False)
+    stray = 3 * rng.normal(size=(len(train), 1)) * rng.normal(size=GENES)
+    strayed = rows(*np.nonzero(shown), train.y + stray)
+    mixed, apart = (
+        relative_error(build("translation", {"row_components": count, "rounds": 60}).fit(strayed, seed=0), truth, shown)
+        for count in (0, 1)
+    )
+    clean = relative_error(build("translation", {"row_components": 0}).fit(train, seed=0), truth, shown)
+    assert apart - clean < 0.6 * (mixed - clean)
+
+
 def test_the_noise_of_rows_is_found():
     """Half of the rows three times as noisy: they are believed to be nine times as variable."""
     rng = np.random.default_rng(6)
