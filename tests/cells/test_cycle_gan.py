@@ -288,7 +288,7 @@ def test_a_new_line_is_added_and_old_ones_stay():
 def test_parts_are_set_free_one_after_the_other(fitted, cells, tmp_path):
     """S003-12: in the first stage embeddings of contexts alone move, then outputs too; the encoder waits."""
     fitted.save(tmp_path)
-    for steps, moved in ((2, set()), (4, {"out", "of_condition", "of_profile"})):
+    for steps, moved in ((2, set()), (4, {"out", "of_condition"})):
         net = CycleGan(CycleGanConfig()).load(tmp_path)
         before = {name: p.detach().clone() for name, p in net.nets.forth.named_parameters()}
         train = cells.take(cells.context == "line0")
@@ -353,9 +353,9 @@ def test_what_does_not_fit_is_refused(fitted, held, monkeypatch):
     with pytest.raises(InputError, match=r"control 'control', got 'DMSO'"):
         fitted.predict(replace(held, control="DMSO"), "KO0", seed=0)
     with monkeypatch.context() as patch:
-        patch.setattr("pertcast.cells.cycle_gan.MOST_PROFILE", 2000)
-        with pytest.raises(InputError, match=r"5 conditions x 12 axes x 40 genes, more than 2,000. Set profile to"):
+        patch.setattr("pertcast.cells.transferred_start.MOST", 500)
+        with pytest.raises(InputError, match=r"3 contexts x 5 numbers of a condition's code x 40 genes, more than 500"):
             model(steps=1).fit(held, seed=0)
-        model(steps=1, profile=False).fit(held, seed=0)
+        model(steps=1, training={"start": "identity"}).fit(held, seed=0)
     with pytest.raises(InputError, match=r"Unknown condition 'KO9'"):
         fitted.adapt(replace(held, condition=np.full(len(held), "KO9", dtype=object)), seed=0)

@@ -240,7 +240,7 @@ def gan_cells(sizes: dict[tuple[int, int], int]) -> GanCells:
 
     x = SparseRows.of(csr_array(np.ones((len(both), 1), np.float32)))
     table = torch.eye(3)[: int(both[:, 1].max()) + 1]
-    return GanCells(x, both[:, 1], both[:, 0], torch.zeros(len(both), 1), table, control=0)
+    return GanCells(x, both[:, 1], both[:, 0], torch.zeros(len(both), 1), table, control=0, home=both[:, 0])
 
 
 def test_batches_are_balanced_whatever_the_cells_are():

@@ -72,6 +72,11 @@ class CountShift:
             moved[np.ix_(rows, changed)] = after[:, changed]
         return moved
 
+    def controls(self, context: str) -> Ints:
+        """Rows of the untreated training cells of a context; of all where it has none."""
+        rows = np.flatnonzero(self.control_context == context)
+        return rows if len(rows) else np.arange(len(self.control_context))
+
     def parts(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Arrays and facts, for saving; the genes are the owner's."""
         arrays = {"centre": self.means.centre, "error": self.means.error, "control_total": self.control_total}
@@ -109,8 +114,7 @@ class CountShift:
         Cells that something was done to have other counts than untreated ones: rates are then searched on the latter
         moved likewise.
         """
-        rows = np.flatnonzero(self.control_context == context)
-        rows = rows if len(rows) else np.arange(len(self.control_context))
+        rows = self.controls(context)
         order = np.argsort(self.genes)  # random numbers go by name: the order of columns must not matter
         counts, total = self.control[rows][:, order], self.control_total[rows]
         dispersion = self._dispersion({**source, **weights})[order]

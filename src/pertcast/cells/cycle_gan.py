@@ -16,9 +16,11 @@ from torch import Tensor
 from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
 from pertcast.cells.rest_genes import RestGenes
+from pertcast.cells.transferred_start import number_of, restored_start, transferred_start
 from pertcast.errors import InputError, NotFittedError, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
+from pertcast.nn.context_start import ContextStart
 from pertcast.nn.cycle_gan import UNKNOWN, CycleGanSizes, CycleNets
 from pertcast.nn.cycle_gan_batches import AdaptTraining, CycleGanTraining
 from pertcast.nn.cycle_gan_fit import fit_cycle_gan
@@ -30,7 +32,6 @@ from pertcast.types import Cells, Floats, Strings
 
 NAME = "cycle-gan"
 BLOCK = 512  # cells a block of prediction
-MOST_PROFILE = 50_000_000  # numbers of the part that hangs on profiles: 200 MB, several times over in training
 
 
 class CycleGanConfig(CycleGanSizes):
@@ -60,8 +61,8 @@ class CycleGan:
     cycle all the same; asked about, such a context is described by its cells alone. Weights are chosen by the energy
     distance from held-out perturbed cells. Conditions: `A`, `A+B`, `A@0.5`; see `ConditionSpace`.
 
-    By default translators keep a cell's own values and begin with a ridge of the changes of means on the contexts'
-    profiles: means of contexts never treated are right mostly for that, spread and zeros for the training after it.
+    By default translators keep a cell's own values and begin at the means that `context-transfer` gives their context:
+    means of contexts never treated are right mostly for that, spread and zeros for the training after it.
     Of large panels the networks see the genes that vary most, and `RestGenes` moves the others.
 
     Sources: system 003 (CycSeq); Zhu et al. 2017, arXiv:1703.10593.
@@ -77,6 +78,7 @@ class CycleGan:
         self.treated: frozenset[str] = frozenset()  # contexts with perturbed cells in training
         self.rest: RestGenes | None = None
         self.space: ConditionSpace | None = None
+        self.homes: tuple[str, ...] = ()  # contexts of which the networks' start knows means
         self.names: tuple[str, ...] = ()  # conditions of training, the control aside
         self.nets: CycleNets | None = None
         self.history: list[dict[str, float]] = []  # one entry per evaluation
@@ -97,12 +99,14 @@ class CycleGan:
         self.treated = frozenset(cells.context[~cells.untreated])
         self.space = ConditionSpace.of(cells.condition, control=cells.control)
         self.rest = RestGenes.of(cells, config.most_genes)
-        self._check_profile()
+        start, self.homes = None, ()
+        if config.training.start == "transferred" and config.output == "residual":
+            start, self.homes = transferred_start(cells, self.rest, self._codes)
         data, log = self._data(cells), self._read(cells)
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
             centre = torch.tensor(np.asarray(log.mean(axis=0)).ravel(), dtype=torch.float32)
-            self.nets = self._networks(centre, axes)
+            self.nets = self._networks(centre, axes, start)
         digest = checkpoint_digest(self.config, cells, seed) if checkpoint else ""
         self.history = fit_cycle_gan(
             self.nets, data, config.training, seed=seed, checkpoint=checkpoint, digest=digest, progress=progress
@@ -183,6 +187,7 @@ class CycleGan:
         facts = {
             "config": self.config.model_dump(mode="json"), "genes": self.genes, "unit": self.unit,
             "control": self.control, "contexts": self.contexts, "treated": sorted(self.treated), "names": self.names,
+            "homes": self.homes,
             "space": space, "rest": rest, "history": self.history,
         }  # fmt: skip
         save_arrays(folder, NAME, {**weights, **arrays, **others}, facts)
@@ -193,35 +198,27 @@ class CycleGan:
         device = self.config.training.device
         config = CycleGanConfig.model_validate(facts["config"])
         self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
-        self.genes, self.contexts, self.names = (tuple(facts[name]) for name in ("genes", "contexts", "names"))
+        self.genes, self.contexts = tuple(facts["genes"]), tuple(facts["contexts"])
+        self.names, self.homes = tuple(facts["names"]), tuple(facts["homes"])
         self.unit, self.control, self.history = facts["unit"], facts["control"], facts["history"]
         self.treated = frozenset(facts["treated"])
         self.space = ConditionSpace.restored(arrays, facts["space"])
         self.rest = RestGenes.restored(self.genes, arrays, facts["rest"])
         weights = {name[5:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("nets.")}
-        self.nets = self._networks(weights["forth.centre"], weights.get("forth.axes"))
+        start = restored_start(weights, "forth.start")
+        self.nets = self._networks(weights["forth.centre"], weights.get("forth.axes"), start)
         self.nets.load_state_dict(weights)
         self.nets.to(choose_device(device)).eval()
         return self
-
-    def _check_profile(self) -> None:
-        """Refuse a part that would not fit, before anything is built."""
-        config = self.config
-        genes = len(self.rest.chosen)
-        size = self._width * config.axes * genes
-        if config.output == "residual" and config.profile and size > MOST_PROFILE:
-            what = f"{self._width} conditions x {config.axes} axes x {genes} genes"
-            fix = "Set profile to false, or fewer axes or genes."
-            raise InputError(f"The part that hangs on profiles would hold {what}, more than {MOST_PROFILE:,}. {fix}")
 
     @property
     def _width(self) -> int:
         return len(self.names) if self.config.condition_input == "names" else self.space.width
 
-    def _networks(self, centre: Tensor, axes: Tensor | None) -> CycleNets:
+    def _networks(self, centre: Tensor, axes: Tensor | None, start: ContextStart | None) -> CycleNets:
         return CycleNets(
             self.config, centre=centre, axes=axes, code_width=max(1, self._width), contexts=len(self.contexts),
-            spectral=self.config.training.loss == "lsgan",
+            spectral=self.config.training.loss == "lsgan", start=start,
         )  # fmt: skip
 
     def _codes(self, conditions: Iterable[str]) -> Floats:
@@ -255,15 +252,15 @@ class CycleGan:
         table, number = torch.tensor(self._codes([*known, condition])), {name: i for i, name in enumerate(known)}
         before = torch.tensor([number[name] for name in cells.condition])
         told, least = self._told(cells.context).to(device), torch.tensor(single_counts(cells))
-        perturbed = torch.tensor(~cells.untreated)
+        perturbed, at = torch.tensor(~cells.untreated), number_of(cells.context, self.homes).to(device)
         shown = sample and self.config.training.detection
         if perturbed.any():
-            home = nets.back(x.to(device), table[before].to(device), told, sample=sample).x.cpu()
+            home = nets.back(x.to(device), table[before].to(device), told, sample=sample, home=at).x.cpu()
             x = torch.where(perturbed[:, None], detect(home, least) if shown else home, x)
         if condition == self.control:
             return x
         code = table[-1].expand(len(x), -1).to(device)
-        made = nets.forth(x.to(device), code, told, sample=sample).x.cpu()
+        made = nets.forth(x.to(device), code, told, sample=sample, home=at).x.cpu()
         if self.unit == "counts":
             made = made.clamp_min(0.0)
         return detect(made, least) if shown else made
@@ -278,6 +275,7 @@ class CycleGan:
             least=torch.tensor(single_counts(cells)),
             table=torch.tensor(self._codes(conditions)),
             control=0,
+            home=number_of(cells.context, self.homes),
         )
 
     def _read(self, cells: Cells) -> csr_array:

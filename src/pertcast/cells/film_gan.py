@@ -16,6 +16,7 @@ from pertcast.cells.found_contexts import found_contexts
 from pertcast.cells.log_scale import as_log1p, checkpoint_digest, from_log1p, single_counts
 from pertcast.cells.registry import register
 from pertcast.cells.rest_genes import RestGenes
+from pertcast.cells.transferred_start import number_of, restored_start, transferred_start
 from pertcast.errors import InputError, NotFittedError, shorten, unknown
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.nn.conditions import ConditionSpace
@@ -43,8 +44,9 @@ class FilmGanConfig(FilmGanSizes):
 class FilmGan:
     """Conditional GAN whose generator modulates the source cell: max(0, gamma * x + beta), gene by gene.
 
-    The cell's own profile is all that is known of its context, so contexts that were never treated, or never seen, can
-    be asked for. Labels of contexts only balance the training, and may be found from the cells themselves (S000-08).
+    Cells begin at the means that `context-transfer` gives their context; one that training did not know is, cell by
+    cell, taken for the context that the cell's profile is nearest to, and labels may be found from the cells themselves
+    (S000-08). All else is read from the profile alone, so contexts never treated, or never seen, can be asked for.
     Counts are read as log1p of counts per 10,000 and turned back; log1p values are taken as they are. The critic is one
     objective beside others that compare samples of cells directly; weights are chosen by the energy distance from
     held-out treated cells. Of large panels the networks see the genes that vary most, and `RestGenes` moves the others.
@@ -59,6 +61,7 @@ class FilmGan:
         self.config = config
         self.genes: tuple[str, ...] = ()
         self.unit = ""
+        self.homes: tuple[str, ...] = ()  # contexts of which the networks' start knows means
         self.rest: RestGenes | None = None
         self.space: ConditionSpace | None = None
         self.net: Generator | None = None
@@ -93,11 +96,15 @@ class FilmGan:
             found = found_contexts(self._read(cells), cells, count=config.find_contexts, seed=seed)
             cells = replace(cells, context=found).take(found != "stray")
         x = self._read(cells)
-        data = _gan_cells(x, cells, self.space)
+        start, self.homes = None, ()
+        if settings.warm_start == "transferred":
+            relabelled = config.find_contexts > 0
+            start, self.homes = transferred_start(cells, self.rest, self.space.table, relabelled=relabelled)
+        data = _gan_cells(x, cells, self.space, self.homes)
         mean = torch.tensor(np.asarray(x.mean(axis=0)).ravel(), dtype=torch.float32)
         with seeded(seed):
             axes = _axes(data, config.axes) if config.axes else None
-            self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width)
+            self.net = Generator(config, centre=mean, axes=axes, code_width=self.space.width, start=start)
             critic = Critic(config, centre=mean, code_width=self.space.width)
         digest = checkpoint_digest(config, cells, seed, self.space.vectors) if checkpoint else ""
         self.history = fit_film_gan(
@@ -119,12 +126,14 @@ class FilmGan:
         place = {name: number for number, name in enumerate(known)}
         before = torch.tensor([place[name] for name in cells.condition])
         x, least = SparseRows.of(self._read(cells)), torch.tensor(single_counts(cells))
+        home = number_of(cells.context, self.homes)
         device = choose_device(self.config.training.device)
         parts, rng = [], np.random.default_rng(seed) if sample else None
         with seeded(seed, device), torch.no_grad():
             for rows in torch.arange(len(cells)).split(BLOCK):
                 codes = table[before[rows]].to(device), table[[len(known)] * len(rows)].to(device)
-                out = self.net.generate(x[rows].dense().to(device), *codes, sample=sample).cpu()
+                at = home[rows].to(device)
+                out = self.net.generate(x[rows].dense().to(device), *codes, sample=sample, home=at).cpu()
                 if sample and self.config.noise and self.config.training.detection:
                     out = detect(out, least[rows])
                 parts.append(csr_array(from_log1p(out.numpy(), cells.take(rows.numpy()), rng=rng)))
@@ -157,7 +166,7 @@ class FilmGan:
         weights = {f"net.{name}": value.cpu().numpy() for name, value in net.state_dict().items()}
         facts = {
             "config": self.config.model_dump(mode="json"), "genes": self.genes, "unit": self.unit,
-            "space": space, "rest": rest, "history": self.history,
+            "homes": self.homes, "space": space, "rest": rest, "history": self.history,
         }  # fmt: skip
         save_arrays(folder, "film-gan", {**weights, **arrays, **others}, facts)
 
@@ -168,11 +177,12 @@ class FilmGan:
         config = FilmGanConfig.model_validate(facts["config"])
         self.config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
         self.genes, self.unit, self.history = tuple(facts["genes"]), facts["unit"], facts["history"]
-        self.space = ConditionSpace.restored(arrays, facts["space"])
+        self.homes, self.space = tuple(facts["homes"]), ConditionSpace.restored(arrays, facts["space"])
         self.rest = RestGenes.restored(self.genes, arrays, facts["rest"])
         weights = {name[4:]: torch.tensor(value) for name, value in arrays.items() if name.startswith("net.")}
         centre, axes = weights["trunk.centre"], weights.get("trunk.axes")
-        self.net = Generator(self.config, centre=centre, axes=axes, code_width=self.space.width)
+        start, width = restored_start(weights, "start"), self.space.width
+        self.net = Generator(self.config, centre=centre, axes=axes, code_width=width, start=start)
         self.net.load_state_dict(weights)
         self.net.to(choose_device(device)).eval().requires_grad_(False)
         return self
@@ -201,7 +211,7 @@ def _axes(data: GanCells, count: int) -> torch.Tensor:
     return axes / spread.square().mean().sqrt().clamp_min(1e-6)
 
 
-def _gan_cells(x: csr_array, cells: Cells, space: ConditionSpace) -> GanCells:
+def _gan_cells(x: csr_array, cells: Cells, space: ConditionSpace, homes: tuple[str, ...]) -> GanCells:
     conditions = sorted(set(cells.condition) | {cells.control})
     contexts = sorted(set(cells.context))
     return GanCells(
@@ -211,6 +221,7 @@ def _gan_cells(x: csr_array, cells: Cells, space: ConditionSpace) -> GanCells:
         least=torch.tensor(single_counts(cells)),
         table=torch.tensor(space.table(conditions)),
         control=conditions.index(cells.control),
+        home=number_of(cells.context, homes),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -81,12 +81,24 @@ class ContextMeans:
             return np.zeros(self.centre.shape[1])
         held_back = _held_back(known)
         if context not in self.contexts:
-            return held_back * (_even(known.cells) @ known.shift)
+            return self.mean_shift(condition)
         number = self.contexts.index(context)
         if number in known.contexts:
             return held_back * known.shift[list(known.contexts).index(number)]
         near, weights = self._weights(known, number)
         return held_back * self._transferred(known, weights, number) - self._chance(known, near, number)
+
+    def mean_shift(self, condition: str) -> Floats:
+        """Mean over the contexts where a condition was measured of what it adds, held back as in `shift`: (g,)."""
+        known = self.measured[condition]
+        return _held_back(known) * (_even(known.cells) @ known.shift) * known.detected
+
+    def without(self, condition: str, context: str) -> ContextMeans:
+        """Forget that a condition was measured in a context."""
+        known = self.measured[condition]
+        rest = known.contexts != self.contexts.index(context)
+        parts = {name: getattr(known, name)[rest] for name in ("contexts", "shift", "noise", "cells")}
+        return replace(self, measured={**self.measured, condition: replace(known, **parts)})
 
     def _weights(self, known: Measured, context: int) -> tuple[Floats, Floats]:
         """Weights of measured contexts: by nearness alone, and those by which they stand for this one: both (m,)."""

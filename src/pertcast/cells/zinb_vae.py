@@ -13,6 +13,8 @@ from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from pertcast.cells.count_shift import SEED
+from pertcast.cells.decoded_gain import control_cells, find_gain, with_sums
 from pertcast.cells.latent_shift import LatentShift
 from pertcast.cells.log_scale import checkpoint_digest, total_counts
 from pertcast.cells.registry import register
@@ -20,7 +22,7 @@ from pertcast.cells.rest_genes import RestGenes
 from pertcast.errors import InputError, NotFittedError, shorten
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.metrics.count_likelihood import CountParameters
-from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig, NegativeBound, told
+from pertcast.nn.count_vae import CountLogits, CountVae, CountVaeConfig, NegativeBound, network_of, told
 from pertcast.nn.distributions import sample_zinb
 from pertcast.nn.fit import FitSettings, Progress, choose_device, fit_network, seeded
 from pertcast.nn.sparse_rows import SparseBatch, SparseRows
@@ -64,7 +66,7 @@ class ZinbVae:
     Sources: system 002; Lopez et al. 2018, doi:10.1038/s41592-018-0229-2; the shift in the manner of scGen, Lotfollahi
     et al. 2019, doi:10.1038/s41592-019-0494-8, with contexts balanced and its size read off per context. Where means
     are shares of a cell's total count, a condition moves the log of that total as well. Of large panels the network
-    sees the genes that vary most, and `RestGenes` moves the others at the total that a cell had.
+    sees the genes that vary most and `RestGenes` moves the others; decoded means then meet the same transferred ones.
     """
 
     resumable = True  # `fit` takes a folder for the state of training
@@ -95,7 +97,7 @@ class ZinbVae:
         config, settings = self.config, self.config.training
         self.rest = RestGenes.of(cells, config.most_genes)
         with seeded(seed):
-            self.net = _network(
+            self.net = network_of(
                 config,
                 self.rest.seen(cells.x),
                 total_counts(cells),
@@ -134,8 +136,13 @@ class ZinbVae:
         before, after = (
             replace(cells, condition=np.full(len(cells), name, dtype=object)) for name in (cells.control, condition)
         )
-        x = self._decoded(states, after, seed=seed if sample else None)
-        return self.rest.whole(x, before, condition, rng=np.random.default_rng(seed) if sample else None)
+        gain, decode, rng = self._gain(after), self._decoded, np.random.default_rng(seed) if sample else None
+        if self.rest.shift is not None:
+            for name in sorted(set(cells.context)):
+                gain[cells.context == name] = self._transferred_gain(condition, name)
+            decode = self._summed if sample else decode
+        x = decode(states, after, gain, seed=seed if sample else None)
+        return self.rest.whole(x, before, condition, rng=rng)
 
     def reconstruct(self, cells: Cells, *, seed: int | None = None, batch: str | None = None) -> Cells:
         """Return the cells as the model sees them, `rest.names`: expected counts, or counts drawn with a seed.
@@ -146,7 +153,7 @@ class ZinbVae:
         states = self._states(cells)
         if batch is not None:
             cells = replace(cells, batch=np.full(len(cells), batch, dtype=object))
-        return replace(cells, genes=self.rest.names, x=self._decoded(states, cells, seed=seed))
+        return replace(cells, genes=self.rest.names, x=self._decoded(states, cells, self._gain(cells), seed=seed))
 
     def encode(self, cells: Cells) -> Floats:
         """Posterior mean of every cell's code: (n, k)."""
@@ -226,10 +233,9 @@ class ZinbVae:
         codes = self.encode(cells)
         return np.column_stack([codes, _log_total(cells)]) if self.config.library else codes
 
-    def _decoded(self, states: Floats, cells: Cells, *, seed: int | None) -> csr_array:
-        """Expected counts, or counts drawn: (n, g)."""
+    def _decoded(self, states: Floats, cells: Cells, gain: Floats, *, seed: int | None) -> csr_array:
+        """Expected counts, or counts drawn, decoded means off by the logs `gain` (n, g): (n, g)."""
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        gain = self.log_gain[_codes(cells.condition, self.labels[1])]  # (n, g)
         parts, start = [], 0
         for rows, logits in self._logits(states, cells):
             shifted = logits.log_mean + torch.tensor(gain[start : start + rows]).to(logits.log_mean)
@@ -243,6 +249,28 @@ class ZinbVae:
                 )  # fmt: skip
             parts.append(x.cpu().numpy().astype(np.float32))
         return csr_array(np.concatenate(parts))
+
+    def _summed(self, states: Floats, cells: Cells, gain: Floats, *, seed: int) -> csr_array:
+        drawn, expected = (self._decoded(states, cells, gain, seed=one) for one in (seed, None))
+        return with_sums(drawn, expected, total_counts(cells), rng=np.random.default_rng(seed))
+
+    def _gain(self, cells: Cells) -> Floats:
+        """Logs of what decoded means are too small by, as measured per condition: (n, g)."""
+        return self.log_gain[_codes(cells.condition, self.labels[1])]
+
+    def _transferred_gain(self, condition: str, context: str) -> Floats:
+        """Logs of factors by which a context's cells come to the means of the closed form that moves counts: (g,)."""
+        known = self.rest.shift
+        untreated = control_cells(known, context, batch=self.batches[0])
+        states = self.shift.apply(self._states(untreated), untreated.context, condition=condition)
+        cells = replace(untreated, condition=np.full(len(untreated), condition, dtype=object))
+        wanted = known.means.shift(condition, context)[self.rest.chosen]
+
+        def draw(gain: Floats) -> csr_array:
+            return self._summed(states, cells, np.tile(gain, (len(cells), 1)), seed=SEED)
+
+        total = total_counts(cells)
+        return find_gain(draw, self.rest.seen(cells.x), total, wanted, self._gain(cells)[0])
 
     @torch.no_grad()
     def _logits(self, states: Floats, cells: Cells) -> Iterator[tuple[int, CountLogits]]:
@@ -285,20 +313,6 @@ class ZinbVae:
         if self.net is None:
             raise NotFittedError(f"ZINB-VAE was asked to {verb} before `fit`. Call `fit` or `load` first.")
         return self.net
-
-
-def _network(config: ZinbVaeConfig, x: csr_array, total: Floats, *, batches: int, labels: tuple[int, int]) -> CountVae:
-    """Build a network whose decoder begins at what all cells share: counts (n, k), and totals of all genes (n,)."""
-    start = x.sum(axis=0) / total.sum() if config.library else x.mean(axis=0)
-    spread = np.sqrt(np.maximum(x.power(2).mean(axis=0) - np.square(x.mean(axis=0)), 1e-12))
-    least = 0.1 / len(total) / (total.mean() if config.library else 1.0)  # a gene that no cell shows
-    return CountVae(
-        config,
-        scale=torch.tensor(np.maximum(spread, 1e-3), dtype=torch.float32),
-        log_mean=torch.tensor(np.log(np.maximum(start, least)), dtype=torch.float32),
-        batches=batches,
-        labels=labels,
-    )
 
 
 def _codes(names: Strings, known: tuple[str, ...]) -> Ints:

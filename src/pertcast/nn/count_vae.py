@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from pertcast.config import Config
@@ -162,6 +164,22 @@ class CountVae(nn.Module):
         log_weight = log_normal(z) - log_normal(z, mean=mean, log_variance=log_variance)
         joint = self.log_prob(cells, z, batch=batch, log_library=log_library, labels=labels) + log_weight  # (s, b)
         return torch.logsumexp(joint, dim=0) - torch.log(torch.tensor(float(samples)))
+
+
+def network_of(
+    config: CountVaeConfig, x: csr_array, total: np.ndarray, *, batches: int, labels: tuple[int, int]
+) -> CountVae:
+    """Build a network whose decoder begins at what all cells share: counts (n, k), and totals of all genes (n,)."""
+    start = x.sum(axis=0) / total.sum() if config.library else x.mean(axis=0)
+    spread = np.sqrt(np.maximum(x.power(2).mean(axis=0) - np.square(x.mean(axis=0)), 1e-12))
+    least = 0.1 / len(total) / (total.mean() if config.library else 1.0)  # a gene that no cell shows
+    return CountVae(
+        config,
+        scale=torch.tensor(np.maximum(spread, 1e-3), dtype=torch.float32),
+        log_mean=torch.tensor(np.log(np.maximum(start, least)), dtype=torch.float32),
+        batches=batches,
+        labels=labels,
+    )
 
 
 class NegativeBound:

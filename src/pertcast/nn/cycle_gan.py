@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pertcast.config import Config
+from pertcast.nn.context_start import ContextStart, Start
 from pertcast.nn.layers import TokenAttentionBlock
 
 TOKENS = 4  # parts that attention cuts a cell's hidden state into
@@ -33,7 +34,6 @@ class CycleGanSizes(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
     axes: int = Field(20, ge=0)  # principal axes of the untreated cells that encoders read; 0: all genes
     output: Literal["identity", "softplus", "residual"] = "residual"  # residual: the cell's own values, scaled, shifted
-    profile: bool = True  # residual: a change may hang linearly on the place on the axes; conditions x axes x genes
     use_context: bool = True  # whether translators are told the context, where it is known
     critic_hidden: tuple[int, ...] = Field((64, 32), min_length=1)
     recogniser_hidden: int = Field(64, ge=1)
@@ -59,20 +59,30 @@ class Translator(nn.Module):
 
     Encoder of expression, condition and context; mean and log-variance of three latents (expression, knock-out,
     noise); decoder of latents, condition and context. With the output `residual` a cell keeps its values, each gene
-    scaled and shifted: by the condition, the same for all cells, by where the cell lies on the axes, and by what the
-    decoder makes of this cell. All parts start at 0, so the network starts as the identity.
+    scaled and shifted: by what its context starts with, by the condition, the same for all cells, and by what the
+    decoder makes of this cell. Trained parts begin at 0, so without a start the network begins as the identity.
 
     centre      (g,)  mean of the training cells, taken off before they are read
     axes        (g, k)  directions that the encoder reads; None: all genes
     code_width  numbers of a condition's code
     contexts    that have an embedding, the unknown one not counted
+    start       what training begins from, read by the output `residual` alone; None: no change
+    leads_back  whether the way is from the condition to none
     """
 
     def __init__(
-        self, sizes: CycleGanSizes, *, centre: Tensor, axes: Tensor | None, code_width: int, contexts: int
+        self,
+        sizes: CycleGanSizes,
+        *,
+        centre: Tensor,
+        axes: Tensor | None,
+        code_width: int,
+        contexts: int,
+        start: ContextStart | None = None,
+        leads_back: bool = False,
     ) -> None:
         super().__init__()
-        self.sizes, genes = sizes, len(centre)
+        self.sizes, self.start, self.leads_back, genes = sizes, start, leads_back, len(centre)
         self.register_buffer("centre", centre.clone())
         self.register_buffer("axes", axes)
         self.condition = nn.Linear(code_width, sizes.embedding)
@@ -84,16 +94,17 @@ class Translator(nn.Module):
         residual = sizes.output == "residual"
         self.out = nn.Linear(sizes.hidden[-1], 2 * genes if residual else genes)
         self.of_condition = nn.Linear(code_width, 2 * genes, bias=False) if residual else None
-        linear = residual and axes is not None and sizes.profile
-        self.of_profile = nn.Linear(code_width * axes.shape[1], genes, bias=False) if linear else None
         if residual:
-            for zero in (self.out.weight, self.out.bias, *(p for net in self.linear() for p in net.parameters())):
+            for zero in (self.out.weight, self.out.bias, self.of_condition.weight):
                 nn.init.zeros_(zero)
 
-    def forward(self, x: Tensor, code: Tensor, context: Tensor, *, sample: bool = True) -> Translated:
+    def forward(
+        self, x: Tensor, code: Tensor, context: Tensor, *, sample: bool = True, home: Tensor | None = None
+    ) -> Translated:
         """Translate cells x (n, g) under conditions `code` (n, c) in contexts (n,), rows of the embedding.
 
         sample  draw the latents; else take their means
+        home    (n,) int64  contexts, as `ContextStart` takes them
         """
         told = [self.condition(code), self.context(self._known(context))]
         read = x - self.centre
@@ -104,14 +115,7 @@ class Translator(nn.Module):
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean) if sample else mean
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         out = self.out(self.decode(torch.cat([z.flatten(1), *told], dim=1)))
-        shift = None
-        if self.of_profile is not None:
-            shift = self.of_profile((code[:, :, None] * (read @ self.axes)[:, None]).flatten(1))
-        return self._on_scale(x, out, code, kl, shift)
-
-    def linear(self) -> list[nn.Linear]:
-        """Parts that a linear fit may begin with."""
-        return [net for net in (self.of_condition, self.of_profile) if net is not None]
+        return self._on_scale(x, out, code, kl, self._begin(x, code, home))
 
     def latents(self, x: Tensor, code: Tensor, context: Tensor) -> dict[str, Tensor]:
         """Posterior means of the three latents: (n, latent) each."""
@@ -127,15 +131,23 @@ class Translator(nn.Module):
     def _known(self, context: Tensor) -> Tensor:
         return context if self.sizes.use_context else torch.full_like(context, UNKNOWN)
 
-    def _on_scale(self, x: Tensor, out: Tensor, code: Tensor, kl: Tensor, linear: Tensor | None) -> Translated:
+    def _begin(self, x: Tensor, code: Tensor, home: Tensor | None) -> Start | None:
+        if self.start is None:
+            return None
+        none = torch.zeros_like(code)
+        source, target = (code, none) if self.leads_back else (none, code)
+        return self.start(x, source, target, home)
+
+    def _on_scale(self, x: Tensor, out: Tensor, code: Tensor, kl: Tensor, start: Start | None) -> Translated:
         none = x.new_zeros(len(x))
         if self.sizes.output == "identity":
             return Translated(out, kl, none)
         if self.sizes.output == "softplus":
             return Translated(functional.softplus(out), kl, none)
         shift, log_gain = (out + self.of_condition(code)).chunk(2, dim=1)  # (n, g) each
-        shift = shift if linear is None else shift + linear
         gain = torch.exp(MOST_LOG_GAIN * torch.tanh(log_gain / MOST_LOG_GAIN))
+        if start is not None:
+            gain, shift = gain * start[0], shift + start[1]
         return Translated(functional.relu(gain * x + shift), kl, out.square().sum(dim=1))
 
 
@@ -204,11 +216,12 @@ class CycleNets(nn.Module):
         code_width: int,
         contexts: int,
         spectral: bool = True,
+        start: ContextStart | None = None,
     ) -> None:
         super().__init__()
         common = {"centre": centre, "code_width": code_width, "contexts": contexts}
-        self.forth = Translator(sizes, axes=axes, **common)  # X -> Y
-        self.back = Translator(sizes, axes=axes, **common)  # Y -> X
+        self.forth = Translator(sizes, axes=axes, start=start, **common)  # X -> Y
+        self.back = Translator(sizes, axes=axes, start=start, leads_back=True, **common)  # Y -> X
         self.critic_x = Critic(sizes, spectral=spectral, **common)
         self.critic_y = Critic(sizes, spectral=spectral, **common)
         self.recogniser = Recogniser(sizes, **common)

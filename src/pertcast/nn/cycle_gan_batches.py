@@ -23,8 +23,7 @@ class CycleGanTraining(Config):
     """
 
     steps: int = Field(200, ge=1)
-    start: Literal["identity", "linear"] = "linear"  # where residual translators begin: see `linear_start`
-    linear_rate: float = Field(0.1, ge=0)  # rate of the parts that began there, in units of `lr`
+    start: Literal["identity", "transferred"] = "transferred"  # where residual translators begin: see `ContextStart`
     groups: int = Field(4, ge=1)  # pairs (context, condition) a step
     cells: int = Field(32, ge=2)  # of each group and domain
     sampling: Literal["balanced", "proportional"] = "balanced"  # rare contexts count alike, or by their cells
@@ -99,6 +98,8 @@ class Batch:
     told: Tensor  # (n + u,) int64  row of the translators' embedding
     least_x: Tensor  # (n + u, 1)  value of a single count
     least_y: Tensor  # (n, 1)
+    home_x: Tensor  # (n + u,) int64  contexts in the translators' start
+    home_y: Tensor  # (n,) int64
     keys: list[tuple[int, int]]  # (k,)  pairs
 
 
@@ -152,7 +153,8 @@ def draw_batch(pairs: list[Pair], cells: GanCells, settings: CycleGanTraining) -
     return Batch(
         cells.x[source].dense(), cells.x[target].dense(),
         cells.table[labels([pair.condition for pair in every])], labels([pair.context for pair in every]), labels(told),
-        cells.least[source], cells.least[target], [pair.key for pair in measured],
+        cells.least[source], cells.least[target],
+        cells.home[source], cells.home[target], [pair.key for pair in measured],
     )  # fmt: skip
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pertcast.nn.cycle_gan import UNKNOWN, CycleNets, Translated, condition_loss
 from pertcast.nn.cycle_gan_batches import AdaptTraining, Batch, CycleGanTraining, Pair, draw_batch, find_pairs
-from pertcast.nn.cycle_gan_start import linear_start
 from pertcast.nn.film import gradient_penalty
 from pertcast.nn.film_gan import detect
 from pertcast.nn.fit import Progress, choose_device, seeded
@@ -20,7 +18,7 @@ from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCe
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 
 STAGES = (  # parts of the translators by name, in the order in which a new context unfreezes them
-    ("context.",), ("out.", "of_condition.", "of_profile."), ("decode.",), ("heads.", "encode.", "condition."),
+    ("context.",), ("out.", "of_condition."), ("decode.",), ("heads.", "encode.", "condition."),
 )  # fmt: skip
 
 
@@ -62,10 +60,7 @@ class _Trainer(GanTrainer):
         self.generator = nets.translators()
         self.critic = nn.ModuleList([nets.critic_x, nets.critic_y, nets.recogniser])
         common = {"betas": settings.betas, "weight_decay": settings.weight_decay, "fused": True}
-        linear = [p for net in self.generator for part in net.linear() for p in part.parameters()]
-        others = [p for p in self.generator.parameters() if all(p is not one for one in linear)]
-        groups = [{"params": others, "full": settings.lr}]
-        groups += [{"params": linear, "full": settings.lr * settings.linear_rate}] if linear else []
+        groups = [{"params": list(self.generator.parameters()), "full": settings.lr}]
         self.optimizer = torch.optim.AdamW(groups, **common)
         critics = [{"params": list(self.critic.parameters()), "full": settings.critic_lr}]
         self.critic_optimizer = torch.optim.AdamW(critics, **common)
@@ -75,8 +70,6 @@ class _Trainer(GanTrainer):
             pair.key: (self.mean_of(pair.source), self.mean_of(pair.target)) for pair in self.pairs if pair.known
         }
         self._measure_no_change()
-        if settings.start == "linear" and not isinstance(settings, AdaptTraining):
-            self._start_linear()
 
     def take_step(self) -> None:
         """Move the translators together, then critics and recogniser; score the weights when it is time."""
@@ -106,13 +99,13 @@ class _Trainer(GanTrainer):
     def _move_translators(self, batch: Batch, facts: dict[str, float]) -> tuple[Tensor, Tensor]:
         """One step of both translators; returns the cells they made before it, detached: Y and X."""
         nets, weight, n = self.nets, self.settings, len(batch.y)
-        made = nets.forth(batch.x, batch.code, batch.told)  # (n + u, g): u cells of a pair without perturbed ones
-        undone = nets.back(batch.y, batch.code[:n], batch.told[:n])
+        made = nets.forth(batch.x, batch.code, batch.told, home=batch.home_x)  # (n + u, g): u cells of no measured pair
+        undone = nets.back(batch.y, batch.code[:n], batch.told[:n], home=batch.home_y)
         fake_y, fake_x = self._shown(made.x[:n], batch.least_x[:n]), self._shown(undone.x, batch.least_y)
         terms: dict[str, Tensor] = {}
         if weight.cycle:
-            there_back = nets.back(made.x, batch.code, batch.told).x
-            back_there = nets.forth(undone.x, batch.code[:n], batch.told[:n]).x
+            there_back = nets.back(made.x, batch.code, batch.told, home=batch.home_x).x
+            back_there = nets.forth(undone.x, batch.code[:n], batch.told[:n], home=batch.home_y).x
             terms["cycle_x"] = functional.mse_loss(there_back, batch.x)
             terms["cycle_y"] = functional.mse_loss(back_there, batch.y)
         if weight.kl:
@@ -161,7 +154,9 @@ class _Trainer(GanTrainer):
     def _identity(self, batch: Batch, n: int) -> Tensor:
         """What cells lose that are of the domain already."""
         x, y, code, told = (part[:n:IDENTITY] for part in (batch.x, batch.y, batch.code, batch.told))
-        same_y, same_x = self.nets.forth(y, code, told).x, self.nets.back(x, code, told).x
+        home_x, home_y = batch.home_x[:n:IDENTITY], batch.home_y[:n:IDENTITY]
+        same_y = self.nets.forth(y, code, told, home=home_y).x
+        same_x = self.nets.back(x, code, told, home=home_x).x
         return functional.mse_loss(same_y, y) + functional.mse_loss(same_x, x)
 
     def _fooled(self, batch: Batch, fake_y: Tensor, fake_x: Tensor) -> Tensor:
@@ -232,7 +227,7 @@ class _Trainer(GanTrainer):
         found = []
         for pair in (pair for pair in self.pairs if len(pair.held)):
             rows = pair.source[:SCORED]
-            made = self.nets.forth(*self._inputs(pair, rows)).x
+            made = self.nets.forth(*self._inputs(pair, rows), home=self.cells.home[rows]).x
             fake, real = self._shown(made, self.cells.least[rows]), self.cells.x[pair.held].dense()
             found.append(energy_loss((fake @ self.axes)[None], (real @ self.axes)[None])[0])
         return float(torch.stack(found).mean() / self.no_change["energy"])
@@ -250,27 +245,6 @@ class _Trainer(GanTrainer):
             parts = (part[: len(batch.y)] for part in (batch.x, batch.y))
             groups.append(tuple(part.view(len(batch.keys), self.settings.cells, -1) for part in parts))
         self.set_no_change(moment, groups)
-
-    @torch.no_grad()
-    def _start_linear(self) -> None:
-        """Let translators begin with the changes of means: steps are small, changes are not."""
-        pairs = [pair for pair in self.pairs if pair.known]
-        means = [self.means[pair.key] for pair in pairs]
-        for net, sign, side in ((self.nets.forth, 1, 0), (self.nets.back, -1, 1)):
-            if net.of_condition is None:
-                return
-            profiles = torch.stack([mean[side] for mean in means]) - net.centre
-            profiles = profiles @ net.axes if net.of_profile is not None else profiles[:, :1] * 0
-            start = linear_start(
-                codes=self.cells.table[[pair.condition for pair in pairs]].double().cpu().numpy(),
-                profiles=profiles.double().cpu().numpy(),
-                changes=sign * torch.stack([after - before for before, after in means]).double().cpu().numpy(),
-                cells=np.array([min(len(pair.source), len(pair.target)) for pair in pairs]),
-                context=np.array([pair.context for pair in pairs]),
-            )
-            net.of_condition.weight[: len(net.centre)] = torch.tensor(start.common.T).to(net.centre)
-            if net.of_profile is not None:
-                net.of_profile.weight.copy_(torch.tensor(start.profile.reshape(-1, len(net.centre)).T))
 
 
 def _free(net: nn.Module) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Where residual translators begin: the change of means of every condition, and how it hangs on the context's profile.
+"""The change of means of every condition, and how it hangs on the context's profile.
 
 A ridge over the measured pairs of condition and context, as far as it predicts contexts that were left out.
 """

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pertcast.config import Config
+from pertcast.nn.context_start import ContextStart
 from pertcast.nn.film import Film, InjectNoise, ScaledLeakyReLU
 from pertcast.nn.gene_attention import GatedGeneAttention
 
-SPEED = 5.0  # how much faster than a weight the shift that all cells share may move: it has whole units to go
-MOST_PROFILE = 50_000_000  # numbers of the shift that hangs on profiles; with more conditions x genes there is none
+SPEED = 5.0  # how much faster than a weight what all cells share may move where it has whole units to go: without start
 SPREAD_START = -3.0  # softplus of it, 0.05, is the first spread of the noise of a gene
 
 
@@ -96,32 +96,37 @@ class _Trunk(nn.Module):
 class Generator(nn.Module):
     """Says by how much each gene of a cell is scaled and shifted on the way from one condition to another.
 
-    At the start gamma is 1 and beta 0: the cell stays as it is (S000-02, R35). gamma is bounded and never negative.
+    Without a start gamma is 1 and beta 0 at first: the cell stays as it is (S000-02, R35). gamma is bounded and never
+    negative.
     Attention counts twice: in what the encoder reads, and directly in beta, so that a gene's shift can hang on the
     level of another gene of the same cell.
 
-    A cell's change is that of the condition, the same for every cell, plus a linear part that was read off contexts in
-    advance, plus what the networks make of the cell's own profile. That last part and gamma can be held small in
-    training, so that a cell unlike all treated ones still gets a sober answer: neither a wild extrapolation nor the
-    gain of a gene that no treated cell showed.
+    A cell's change is that which its context starts with, plus that of the condition, the same for every cell, plus
+    what the networks make of the cell's own profile. That last part and gamma can be held small in training, so that a
+    cell unlike all treated ones still gets a sober answer: neither a wild extrapolation nor the gain of a gene that no
+    treated cell showed.
 
     centre      (g,)  mean of the training cells, taken off before they are read
     axes        (g, k)  directions that the encoder reads; None: all genes
     code_width  numbers of a condition's code
+    start       what training begins from; None: no change
     """
 
-    def __init__(self, sizes: FilmGanSizes, *, centre: Tensor, axes: Tensor | None, code_width: int) -> None:
+    def __init__(
+        self,
+        sizes: FilmGanSizes,
+        *,
+        centre: Tensor,
+        axes: Tensor | None,
+        code_width: int,
+        start: ContextStart | None = None,
+    ) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.start = sizes, start
         self.trunk = _Trunk(sizes, centre=centre, axes=axes, code_width=2 * code_width, heads=sizes.heads)
         self.latent_noise = InjectNoise(sizes.latent)
         self.of_condition = nn.Linear(code_width, 2 * len(centre), bias=False)
         nn.init.zeros_(self.of_condition.weight)
-        self.register_buffer("profile_shift", None)
-        self.register_buffer("profile_centre", None)
-        if axes is not None and code_width * axes.numel() <= MOST_PROFILE:
-            self.profile_shift = torch.zeros(code_width, axes.shape[1], len(centre))
-            self.profile_centre = torch.zeros(axes.shape[1])
         self.decode_gamma = _decoder(sizes, len(centre))
         self.decode_beta = _decoder(sizes, len(centre))
         self.attention_gate = nn.Parameter(torch.zeros(len(centre))) if sizes.heads else None
@@ -130,17 +135,18 @@ class Generator(nn.Module):
             nn.init.zeros_(self.spread.weight)
             nn.init.constant_(self.spread.bias, SPREAD_START)
 
-    def forward(self, x: Tensor, source: Tensor, target: Tensor, noise: Tensor | None = None) -> Modulation:
+    def forward(
+        self, x: Tensor, source: Tensor, target: Tensor, noise: Tensor | None = None, home: Tensor | None = None
+    ) -> Modulation:
         """Modulate cells x (n, g) of conditions `source` into `target`, codes (n, c) each.
 
         noise  (n, latent) standard normal, of the cell as a whole; None: none
+        home   (n,) int64  contexts, as `ContextStart` takes them
         """
         latent, mixed = self.trunk(x, torch.cat([source, target], dim=1))
         latent = self.latent_noise(latent, noise)
-        gain, shift = (SPEED * self.of_condition(target - source)).chunk(2, dim=1)  # (n, g) each
-        if self.profile_shift is not None:
-            part = torch.einsum("nc,nk->nck", target - source, self.profile(x)).flatten(1)
-            shift = shift + part @ self.profile_shift.flatten(0, 1)
+        speed = SPEED if self.start is None else 1.0
+        gain, shift = (speed * self.of_condition(target - source)).chunk(2, dim=1)  # (n, g) each
         own_gain, own_shift = self.decode_gamma(latent), self.decode_beta(latent)
         if mixed is not None:
             own_shift = own_shift + self.attention_gate * mixed
@@ -148,25 +154,19 @@ class Generator(nn.Module):
         gamma = most * torch.sigmoid(gain + own_gain - math.log(most - 1))
         spread = functional.softplus(self.spread(latent)) if self.sizes.noise else None
         own = (own_shift.square() + own_gain.square() + gain.square()).sum(dim=1)
+        if self.start is not None:
+            first_gain, first_shift = self.start(x, source, target, home)
+            gamma, shift = gamma * first_gain, shift + first_shift
         return Modulation(gamma, shift + own_shift, spread, own)
 
-    def profile(self, x: Tensor) -> Tensor:
-        """Where cells lie along the axes: (n, g) -> (n, k)."""
-        return (x - self.trunk.centre) @ self.trunk.axes - self.profile_centre
-
-    @torch.no_grad()
-    def start_from(self, shared: Tensor, own: Tensor | None = None) -> None:
-        """Set the shift of a condition (c, g), and what profiles add to it (c, k, g); training leaves that as it is."""
-        self.of_condition.weight[shared.shape[1] :] = shared.T / SPEED
-        if own is not None:
-            self.profile_shift.copy_(own)
-
-    def generate(self, x: Tensor, source: Tensor, target: Tensor, *, sample: bool) -> Tensor:
+    def generate(
+        self, x: Tensor, source: Tensor, target: Tensor, *, sample: bool, home: Tensor | None = None
+    ) -> Tensor:
         """Cells under the target: drawn if `sample` and noise is on, else their mean over genes' noise: (n, g)."""
         if not (sample and self.sizes.noise):
-            return self(x, source, target).apply(x)
+            return self(x, source, target, home=home).apply(x)
         latent = torch.randn(len(x), self.sizes.latent, device=x.device)
-        return self(x, source, target, latent).apply(x, torch.randn_like(x))
+        return self(x, source, target, latent, home).apply(x, torch.randn_like(x))
 
 
 class Critic(nn.Module):

@@ -26,8 +26,7 @@ class FilmGanTraining(Config):
     groups: int = Field(4, ge=1)  # pairs of groups (context, condition before and after) a step
     cells: int = Field(32, ge=2)  # of each group
     balanced: bool = True  # pairs of groups count alike, those of fewer than `cells` cells less; else by treated cells
-    # Begin at no change; at the change of gene means that contexts share; or at one that hangs on the cells' profile.
-    warm_start: Literal["none", "shared", "profile"] = "profile"
+    warm_start: Literal["none", "transferred"] = "transferred"  # begin at no change, or at the closed form's means
     directions: Literal["from-control", "any"] = "from-control"
     moment: float = Field(1.0, ge=0)  # weight: squared error of gene means per pair of groups
     energy: float = Field(1.0, ge=0)  # weight: energy distance in principal axes

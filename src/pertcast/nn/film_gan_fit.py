@@ -15,7 +15,6 @@ from pertcast.nn.film_gan_batches import Batch, FilmGanTraining, draw_batch, mak
 from pertcast.nn.fit import Progress, choose_device, seeded
 from pertcast.nn.gan_fit import AXES, IDENTITY, NO_CHANGE_BATCHES, SCORED, GanCells, GanTrainer, principal_axes
 from pertcast.nn.optim import Schedule, make_optimizer
-from pertcast.nn.profile_shift import fit_profile_shift
 from pertcast.nn.sample_losses import energy_loss, marginal_loss
 
 PENALTIES = {"gradient": gradient_penalty, "divergence": divergence_penalty}
@@ -70,8 +69,6 @@ class _Trainer(GanTrainer):
         source_means = {name: self.mean_of(rows) for name, rows in sources.items()}
         self.means = [(source_means[id(pair.source)], self.mean_of(pair.target)) for pair in self.pairs]
         self._measure_no_change()
-        if settings.warm_start != "none":
-            self._start()
 
     def take_step(self) -> None:
         """Move the critic, then the generator; score the weights when it is time."""
@@ -134,7 +131,7 @@ class _Trainer(GanTrainer):
         """Cells drawn, their mean over noise, the cells they come from, (k b, g) each; their own changes (k b,)."""
         x, table, net = self.cells.x[batch.source].dense(), self.cells.table, self.generator
         noise = torch.randn(len(x), net.sizes.latent, device=x.device) if net.sizes.noise else None
-        change = net(x, table[batch.before], table[batch.after], noise)
+        change = net(x, table[batch.before], table[batch.after], noise, self.cells.home[batch.source])
         fake = change.apply(x, None if noise is None else torch.randn_like(x))
         if self.settings.detection and net.sizes.noise:
             fake = detect(fake, self.cells.least[batch.source])
@@ -144,13 +141,14 @@ class _Trainer(GanTrainer):
         """Own changes of control cells of whatever context, those that were never treated among them: (cells,)."""
         rows, table = some_of(self.control, self.settings.cells), self.cells.table
         after = table[batch.after[:: len(batch.pairs)][: len(rows)]]
-        return self.generator(self.cells.x[rows].dense(), table[[self.cells.control] * len(rows)], after).own
+        before = table[[self.cells.control] * len(rows)]
+        return self.generator(self.cells.x[rows].dense(), before, after, home=self.cells.home[rows]).own
 
     def _cycle(self, x: Tensor, batch: Batch) -> Tensor:
-        table = self.cells.table
+        table, home = self.cells.table, self.cells.home[batch.source]
         here, there = table[batch.before], table[other_condition(batch.before, len(table))]
-        moved = self.generator.generate(x, here, there, sample=False)
-        return functional.l1_loss(self.generator.generate(moved, there, here, sample=False), x)
+        moved = self.generator.generate(x, here, there, sample=False, home=home)
+        return functional.l1_loss(self.generator.generate(moved, there, here, sample=False, home=home), x)
 
     def _move_critic(self, loss: Tensor) -> float:
         return self.move("critic", self.critic.parameters(), self.critic_optimizer, loss)
@@ -166,7 +164,7 @@ class _Trainer(GanTrainer):
                 rows = pair.source[:SCORED]
                 x = self.cells.x[rows].dense()
                 codes = (self.cells.table[[number] * len(rows)] for number in (pair.before, pair.after))
-                fake = self.generator.generate(x, *codes, sample=True)
+                fake = self.generator.generate(x, *codes, sample=True, home=self.cells.home[rows])
                 if self.settings.detection and self.generator.sizes.noise:
                     fake = detect(fake, self.cells.least[rows])
                 real = self.cells.x[pair.held].dense()
@@ -182,19 +180,3 @@ class _Trainer(GanTrainer):
             parts = (self.cells.x[rows].dense() for rows in (batch.source, batch.target))
             groups.append(tuple(part.view(len(batch.pairs), self.settings.cells, -1) for part in parts))
         self.set_no_change(moment, groups)
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        net, device, pairs = self.generator, self.axes.device, self.pairs
-        change = torch.stack([self.cells.table[pair.after] - self.cells.table[pair.before] for pair in pairs])
-        profile = torch.zeros(len(pairs), 1, device=device)
-        weight = torch.tensor([pair.weight(self.settings.cells) for pair in pairs], device=device)
-        reads = self.settings.warm_start == "profile" and net.profile_shift is not None
-        if reads:
-            profile = net.profile(torch.stack([before for before, _ in self.means]))
-            net.profile_centre += weight @ profile / weight.sum()
-            profile = profile - weight @ profile / weight.sum()
-        shift = torch.stack([after - before for before, after in self.means])
-        context = torch.tensor([pair.context for pair in pairs], device=device)
-        shared, own, _ = fit_profile_shift(change, profile, shift, weight=weight, context=context)
-        net.start_from(shared, own if reads else None)

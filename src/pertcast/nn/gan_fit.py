@@ -36,10 +36,11 @@ class GanCells:
     least: Tensor  # (n, 1)  value of a single count; 0 where unknown
     table: Tensor  # (k, c)  codes of the conditions
     control: int  # row of `table`
+    home: Tensor  # (n,) int64  number of each cell's context in the networks' start, see `ContextStart`
 
     def to(self, device: torch.device) -> GanCells:
         parts = (part.to(device) for part in (self.x, self.condition, self.context, self.least, self.table))
-        return GanCells(*parts, self.control)
+        return GanCells(*parts, self.control, self.home.to(device))
 
 
 class GanTrainer(ABC):
