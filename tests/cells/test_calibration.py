@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.integrate import quad
 from scipy.optimize import nnls
+from scipy.stats import norm
 
-from pertcast.cells.calibration import Calibration, shared_by_types
+from pertcast.cells import calibration
+from pertcast.cells.calibration import Calibration, shared_by_types, with_expected_p
+from pertcast.de.log10_p import signed_log10_p
 from pertcast.types import Examples
 
 
@@ -86,6 +90,36 @@ def test_what_a_cell_type_shares_by_hand():
         shared = 3 * (6 - compound) / 13
         compound = (6 - shared) / 3
     assert_allclose(shared_by_types(rows, ("a",)), shared)
+
+
+@pytest.mark.parametrize("t", [-6.0, -1.5, 0.0, 0.3, 1.0, 3.0, 12.0])
+def test_the_p_value_is_the_expected_one(t):
+    """By scipy's integral of signed -log10 p over a normal t; near 0 it is half as much again as that of the mean."""
+
+    def signed(x):
+        return -np.sign(x) * (np.log(2) + norm.logsf(abs(x))) / np.log(10)
+
+    expected = quad(lambda x: signed(x) * norm.pdf(x - t), t - 9, t + 9, points=[0.0], limit=200)[0]
+    found = signed_log10_p(with_expected_p(np.array([[t]])), np.inf)[0, 0]
+    assert_allclose(found, expected, rtol=1.5e-2, atol=1e-3)
+    if t == 0.3:
+        assert expected > 1.5 * signed(t)
+
+
+def test_what_is_said_too_loud_is_said_with_caution(monkeypatch):
+    """One row in five is said with t of 6 and measures nothing: in t that is one error, in p-values a dear one."""
+    rng = np.random.default_rng(3)
+    sign, right = rng.choice([-1.0, 1.0], size=(300, 1)), np.arange(300)[:, None] % 5 > 0
+    t = np.where(right, 2.0, 6.0) * sign + 0.5 * rng.normal(size=(300, 20))
+    rows = made(np.where(right, 2.0, 0.0) * sign + rng.normal(size=(300, 20)), np.array(["a"] * 300, dtype=object))
+    errors, loud = [], []
+    for shares in (calibration.CAUTION, (1.0,)):
+        monkeypatch.setattr(calibration, "CAUTION", shares)
+        said = signed_log10_p(Calibration.of(t, rows, train=rows).apply(t, rows.cell_type), np.inf)
+        errors.append(rmse(signed_log10_p(rows.y, np.inf), said).mean())
+        loud.append(np.abs(said[::5]).mean())
+    assert errors[0] < 0.97 * errors[1]
+    assert loud[0] < 0.6 * loud[1]
 
 
 @pytest.mark.parametrize("few", [1, 2])

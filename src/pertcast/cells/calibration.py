@@ -4,6 +4,9 @@ A generated row has much noise of its own in directions that no response takes, 
 responses do take. So each leading direction of the measured responses gets a gain, what lies outside of them gets
 another one and is believed in strong rows only, and weak rows are held back as a whole. What all rows of a cell type
 have in common, the noise of its untreated wells above all, no model of cells can tell: it is read off measured rows.
+
+What is best said of t is its mean; of a p-value it is not the p-value of that mean, since -log10 p bends upwards and a
+measured t has chance in it. So t is given back whose p-value is the expected one.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ from itertools import product
 
 import numpy as np
 
+from pertcast.de.log10_p import signed_log10_p, t_from_signed_log10_p
 from pertcast.types import Examples, Floats, Ints, Strings
 
 DIRECTIONS = 20  # leading ones of the measured responses, at most
 WEAK = (0.0, 0.25, 1.0)  # mean squares of t at which half of a row is held back
 OUTSIDE = (0.0, 1.0, 4.0, 16.0, 64.0)  # the same of what lies outside of the directions
+CAUTION = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)  # of all gains: what t wants may be too much for its p-value
 PULL = 20.0  # pseudo-rows that draw the gain of a direction to the common one
 ROUNDS = 5  # in which each row counts by the inverse of its error: the score is a mean of roots
 FEW_ROWS = 10.0  # rows at which half of what a cell type's rows share is believed
 FEW_TYPES = 2.0  # cell types at which half of a compound's mean is believed to be its own
+NODES, SHARES = np.polynomial.hermite_e.hermegauss(9)  # of a normal variable of sd 1, as t has without any effect
 LEAST = 1e-3  # a row's error counts as at least this share of the mean one
 
 Choice = tuple[float, float]  # one of WEAK and of OUTSIDE
@@ -55,7 +61,8 @@ class Calibration:
         fits = {choice: given.fit(choice) for choice in product(WEAK, OUTSIDE)}
         choice = min(fits, key=lambda one: fits[one][2].mean())
         gain, outside, _ = fits[choice]
-        return cls(axes, gain, outside, *choice, offset, types)
+        tried = [cls(axes, share * gain, share * outside, *choice, offset, types) for share in CAUTION]
+        return min(tried, key=lambda one: one._error(t, rows))
 
     def apply(self, t: Floats, cell_type: Strings) -> Floats:
         """Say what is measured where t (n, g) was generated in these cell types (n,): (n, g)."""
@@ -63,7 +70,12 @@ class Calibration:
         scores = t @ self.axes.T
         held, doubted = _believed(np.square(t).mean(axis=1, keepdims=True), self.weak, self.doubt)
         inside, beyond = (held * self.gain * scores) @ self.axes, self.outside * doubted * (t - scores @ self.axes)
-        return inside + beyond + self.offset[_codes(cell_type, self.cell_types)]
+        return with_expected_p(inside + beyond + self.offset[_codes(cell_type, self.cell_types)])
+
+    def _error(self, t: Floats, rows: Examples) -> float:
+        """Mean error of rows as it is scored, in signed -log10 p, where what is said too loud costs most."""
+        said, measured = (signed_log10_p(each, np.inf) for each in (self.apply(t, rows.cell_type), rows.y))
+        return float(np.sqrt(np.square(said - measured).mean(axis=1)).mean())
 
     def parts(self) -> tuple[dict[str, Floats], dict[str, object]]:
         """Arrays and facts, for saving."""
@@ -142,6 +154,17 @@ def shared_by_types(train: Examples, types: tuple[str, ...]) -> Floats:
         shared = by_type.T @ (y - compound[of_compound]) / (by_type.sum(axis=0)[:, None] + FEW_ROWS)
         compound = by_compound.T @ (y - shared[of_type]) / (by_compound.sum(axis=0)[:, None] + FEW_TYPES)
     return np.concatenate([shared, shared.mean(axis=0, keepdims=True)])
+
+
+def with_expected_p(t: Floats) -> Floats:
+    """Return the t (n, g) whose signed -log10 p is the expected one of normal t around these, of sd 1.
+
+    By Gauss-Hermite quadrature; p-values are those of a normal t.
+    """
+    expected = sum(
+        share * signed_log10_p(t + node, np.inf) for node, share in zip(NODES, SHARES / SHARES.sum(), strict=True)
+    )
+    return t_from_signed_log10_p(expected, np.inf)
 
 
 def _directions(y: Floats) -> Floats:
