@@ -223,4 +223,5 @@ for paired in unseen.table.paired("kernel-ridge", unseen.scope.cell_type):
 
 # %% [markdown]
 # The same from the command line: `pertcast demo --cells`, `pertcast de`, `pertcast cells fit` and `predict`, `pertcast
-# cv cells-context-transfer`, `pertcast ensemble`. How well models of cells tell cells, and not wells: notebook 6.
+# cv cells-context-transfer`, `pertcast ensemble`; `make circle` goes all the way round on a larger demo. How well models
+# of cells tell cells, and not wells: notebook 6.
