@@ -79,6 +79,23 @@ def test_the_default_model_has_both_the_mean_and_the_shape(real_data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.real_data
+def test_networks_that_begin_at_transferred_means_keep_them(real_data, tmp_path):
+    """S000-10: both GANs and the ZINB-VAE come up to the default model in means and distributions of held-out types."""
+    told = benchmark(
+        real_data / "kang" / "kang_ifnb_2000.h5ad", tmp_path / "out", TYPES, "--total-key", "n_counts_full",
+        "--models", "film-gan,cycle-gan,zinb-vae",
+    )  # fmt: skip
+    for name in ("film-gan", "cycle-gan", "zinb-vae"):
+        ours = scores(told, name)
+        assert ours["skill DE"] >= 0.87, name
+        assert ours["energy distance"] <= 1.3, name
+        assert ours["Wasserstein DE"] < 0.421, name
+        assert 0.8 < ours["variance ratio"] < 1.25, name
+        assert ours["zero error"] <= 0.01, name
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
 def test_nothing_measurable_is_said_and_no_harm_done(real_data, tmp_path):
     """27 pairs of gene and line, in three fits: no effect that lines share; the default model changes nothing."""
     told = benchmark(
