@@ -81,8 +81,12 @@ class FromCells:
         hidden = _hidden(train, self.config.hidden, rng)
         shown = _without(obs, [pairs[row] for row in hidden])
         first = _World.of(self.config, counts[shown], obs.iloc[shown], train.genes, rng=rng, seed=seed)
-        self._calibrate(first, train, train.take(hidden))
+        known = hidden[np.isin(train.compound[hidden], list(first.codes))]
+        told = train.take(known if len(known) else hidden)
+        self.trust = {"seen": Calibration.of(self._t(first, told, "seen"), told, train=train)}
         self.world = _World.of(self.config, counts, obs, train.genes, rng=rng, seed=seed)
+        if self.structures is not None:  # a row's own compound never stands for itself, so all rows may tell
+            self.trust["unseen"] = Calibration.of(self._t(self.world, train, "unseen"), train, train=train)
         return self
 
     def predict(self, rows: Examples) -> Floats:
@@ -124,15 +128,6 @@ class FromCells:
         model = cell_models.build(self.config.model, self.config.settings).load(folder)
         self.world = _World.restored(model, arrays, facts)
         return self
-
-    def _calibrate(self, first: _World, train: Examples, hidden: Examples) -> None:
-        """Learn how far t may be trusted, from rows whose cells a first fit did not see."""
-        known = np.flatnonzero(np.isin(hidden.compound, list(first.codes)))
-        kinds = {"seen": hidden.take(known) if len(known) else hidden}
-        kinds |= {} if self.structures is None else {"unseen": hidden}
-        self.trust = {
-            name: Calibration.of(self._t(first, rows, name), rows, train=train) for name, rows in kinds.items()
-        }
 
     def _t(self, world: _World, rows: Examples, name: str) -> Floats:
         """Return the t of the rows' own compounds, or of those that stand for unseen ones: (n, g)."""
