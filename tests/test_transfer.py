@@ -99,7 +99,9 @@ def test_the_command_prints_one_table(demo, measured):
     arguments = ("transfer", *MODELS, "--data", demo, "--out", folder / "runs", "--cache", folder / "cache")
     told = pertcast(*arguments, "--jobs", "1", "--json")
     assert told.code == 0, told.err
-    assert json.loads(told.out) == json.loads(json.dumps(done.as_dict()))
+    facts = json.loads(told.out)
+    assert facts == json.loads(json.dumps(done.as_dict()))
+    assert [split["name"] for split in facts["splits"]] == list(SPLITS)
     one = pertcast(*arguments, "--jobs", "1", "--folds", "celltype").out
     line = done.splits["celltype"].table.line("ridge")
     interval = f"({line.v_floor_low:+.3f} to {line.v_floor_high:+.3f})"

@@ -45,10 +45,10 @@ class Transfer:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON and for the tables that are made from it."""
-        splits = {
-            name: {**split.table.as_dict(), "folds": split.folds, "refused": dict(split.refused)}
+        splits = [
+            {"name": name, **split.table.as_dict(), "folds": split.folds, "refused": dict(split.refused)}
             for name, split in self.splits.items()
-        }
+        ]
         return {"simulated": self.simulated, "splits": splits}
 
 

@@ -11,19 +11,23 @@ def line(name, kind, mrrmse, v_floor, half_width=0.02):
     return {"name": name, "kind": kind, "mrrmse": mrrmse, "v_floor": v_floor, "v_floor_low": low, "v_floor_high": high}
 
 
-def split(*lines, refused=None):
-    return {"best_floor": "zeros", "folds": 5, "lines": list(lines), "refused": refused or {}}
+def split(name, *lines, refused=None):
+    return {"name": name, "best_floor": "zeros", "folds": 5, "lines": list(lines), "refused": refused or {}}
 
 
 ZEROS = line("zeros", "floor", 1.0, 0.0, 0.0)
 FACTS = {
     "simulated": False,
-    "splits": {
-        "compound": split(line("a", "model", 0.9, -0.1), line("b", "model", 1.01, 0.01), ZEROS, refused={"c": "Why."}),
-        "celltype": split(
-            line("a", "model", 1.05, 0.05), line("b", "model", 1.0, 0.0), line("c", "model", 0.7, -0.3), ZEROS
+    "splits": [
+        split("compound", line("a", "model", 0.9, -0.1), line("b", "model", 1.01, 0.01), ZEROS, refused={"c": "Why."}),
+        split(
+            "celltype",
+            line("a", "model", 1.05, 0.05),
+            line("b", "model", 1.0, 0.0),
+            line("c", "model", 0.7, -0.3),
+            ZEROS,
         ),
-    },
+    ],
 }
 
 
@@ -50,7 +54,7 @@ def test_verdicts_follow_from_the_intervals():
 
 
 def test_one_reason_for_several_splits_is_said_once():
-    facts = {"simulated": True, "splits": {name: split(ZEROS, refused={"c": "Why."}) for name in ("x", "y")}}
+    facts = {"simulated": True, "splits": [split(name, ZEROS, refused={"c": "Why."}) for name in ("x", "y")]}
     *_, nowhere, refusal = remarks(facts)
     assert (nowhere, refusal) == ("Better than the best floor nowhere: none.", "c cannot answer x, y: Why.")
     assert markdown_transfer(facts).splitlines()[3] == "| c |  | cannot answer |  | cannot answer |"  # last
