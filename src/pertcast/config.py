@@ -41,6 +41,7 @@ class Recipe(Config):
     space: Literal["response", "t"] = "response"  # what models learn: t-scores are recovered from signed -log10 p
     degrees_of_freedom: float | None = Field(None, gt=0)  # of those t-scores; None takes them as normal
     row_weights: Literal["equal", "reliability"] = "equal"  # whether unreliable training rows count less
+    row_noise: Literal["kept", "removed"] = "kept"  # whether training rows are cleaned of what each strays by itself
     features: FeatureConfig = FeatureConfig()
     settings: dict[str, Any] = Field(default_factory=dict)  # fields of the model's own Config that differ
 
@@ -56,8 +57,9 @@ class Recipe(Config):
         training.pop("device", None)
         if not training:
             content["settings"].pop("training", None)
-        if self.row_weights == "equal":
-            content.pop("row_weights")  # runs that know nothing of weights keep their names
+        for name, plain in (("row_weights", "equal"), ("row_noise", "kept")):
+            if content[name] == plain:
+                content.pop(name)  # runs that know nothing of it keep their names
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -1,78 +1,36 @@
 """Translation from the cell types where a compound was measured to the one asked for: linear, low rank, with gains.
 
-    y_tcg = m_tg + h_tg sum_k s_tk x_tck l_gk + e_tcg,    x_tc = (z_c, b_tc)
-
-A compound c has a short profile z, learned from whichever cell types show it; a cell type t answers with a gain s per
-component and a gain h per gene, both drawn towards 1, on top of its own effect m. A row strays by itself, too, along
-few directions that rows share: the depth of its wells moves all genes of few counts together. What b says of a row is
-kept out of the compound's profile and is not predicted. What is missing is simply not there: no value is filled in.
-Profiles and loadings are averaged over their posterior, so that components that the data do not support shrink to
-nothing by themselves; with many genes and few rows that is most of the gain over plain alternating least squares. A
-row counts by the inverse of its noise: the score is a mean of roots.
-
-Sources: variational principal components (Bishop 1999) with missing values (Ilin and Raiko 2010, JMLR 11:1957);
-gains per mode as in PARAFAC (Harshman 1970); directions of single rows as in probabilistic canonical correlation with
-private factors (Klami et al. 2013, JMLR 14:965).
+The training table is taken apart (`features.decomposition`); a compound's profile then answers in any cell type with
+that type's gains, on top of its own effect. What single rows stray by themselves is not predicted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
-from scipy.sparse import csr_array
 
-from pertcast.config import Config
 from pertcast.errors import NotFittedError
-from pertcast.features.target_svd import TargetSVD
+from pertcast.features.decomposition import DecompositionConfig, decompose
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.types import Examples, Floats, Ints
 
-GENES = 1024  # genes whose posterior covariances are held at a time
-PSEUDO = 4.0  # components' worth of the typical spread that each compound's and gene's own spread is drawn towards
-PSEUDO_GENES = 200.0  # genes' worth of typical noise that a row's noise is drawn towards
-NOISE_FROM = 4  # rounds before the noise is learned: the first ones leave much unexplained
-ROWS_FROM = 2 / 3  # of the rounds before rows stray by themselves: what is left then, no compound explains
-LEAST_SPREAD, MOST_SPREAD = 1e-3, 1.0  # bounds of the variance of gains per gene
 
-
-class TranslationConfig(Config):
-    components: int = Field(30, ge=1)  # of profiles; too many do little harm
-    row_components: int = Field(1, ge=0)  # directions in which each row strays by itself
-    rounds: int = Field(30, ge=1)  # of learning each part given the others
-    gain_rows: float = Field(50.0, gt=0)  # pseudo-rows that draw a cell type's gain per component to 1
-    gains_from: int = Field(5, ge=0)  # rounds before gains are learned: profiles first
-    gene_gains: bool = True  # whether genes have gains of their own in each cell type
-
-
-@register("translation", config=TranslationConfig)
+@register("translation", config=DecompositionConfig)
 class Translation:
     """Low-rank linear translation between cell types, with gains of components and genes."""
 
-    def __init__(self, config: TranslationConfig):
+    def __init__(self, config: DecompositionConfig):
         self.config = config
         self.arrays: dict[str, Floats] = {}
         self.names: dict[str, list[str]] = {}
 
     def fit(self, train: Examples, valid: Examples | None = None, *, seed: int = 0) -> Translation:
-        types, of_type = np.unique(train.cell_type.astype(str), return_inverse=True)
-        compounds, of_compound = np.unique(train.compound.astype(str), return_inverse=True)
-        learned = _Posterior.start(train.y, of_type, of_compound, self.config.components)
-        for number in range(self.config.rounds):
-            if number == int(ROWS_FROM * self.config.rounds) and self.config.row_components:
-                learned.add_row_components(self.config.row_components)
-            learned.update_profiles()
-            learned.update_genes(gains=self.config.gene_gains and number > self.config.gains_from)
-            if number >= self.config.gains_from:
-                learned.update_gains(self.config.gain_rows)
-            learned.update_means()
-            if number >= NOISE_FROM:
-                learned.update_noise()
-        self.arrays = {name: array.astype(np.float32, order="C") for name, array in learned.arrays().items()}
-        self.names = {"cell_types": types.tolist(), "compounds": compounds.tolist()}
+        found = decompose(train.y, train.cell_type, train.compound, self.config)
+        self.arrays = {name: array.astype(np.float32, order="C") for name, array in found.arrays().items()}
+        sides = {"cell_types": train.cell_type, "compounds": train.compound}
+        self.names = {name: np.unique(side.astype(str)).tolist() for name, side in sides.items()}
         return self
 
     def predict(self, rows: Examples) -> Floats:
@@ -95,194 +53,6 @@ class Translation:
     def load(self, folder: Path) -> Translation:
         self.arrays, self.names = load_arrays(folder, "translation")
         return self
-
-
-@dataclass(slots=True, eq=False)
-class _Posterior:
-    """What is believed of every part, given the others.
-
-    n rows, t cell types, c compounds, g genes; k components: r of the compounds, then those of single rows.
-    """
-
-    y: Floats  # (n, g)
-    of_type: Ints  # (n,)
-    of_compound: Ints  # (n,)
-    mean: Floats  # (t, g)  a cell type's own effect
-    mean_spread: float  # variance of the own effects about their average over cell types
-    profile: Floats  # (c, r)
-    profile_cov: Floats  # (c, r, r)
-    profile_spread: Floats  # (c,)  variance: how strong a compound is
-    score: Floats  # (n, k)  the compound's profile, then what is the row's own
-    score_cov: Floats  # (n, k, k)
-    loading: Floats  # (g, k)
-    loading_spread: Floats  # (g,)  variance: how much a gene answers
-    second: Floats  # (t, k, k)  expected sum over genes of h^2 l l'
-    gain: Floats  # (t, k)
-    gene_gain: Floats  # (t, g)
-    gain_spread: float  # variance of gains per gene
-    noise: float  # variance of a typical row, per gene
-    relative: Floats  # (n,)  variance of a row, in units of `noise`
-
-    @classmethod
-    def start(cls, y: Floats, of_type: Ints, of_compound: Ints, components: int) -> _Posterior:
-        """Begin at principal directions of the compounds' average responses; strong compounds count by their root."""
-        y = y.astype(np.float64)
-        t, c, g = of_type.max() + 1, of_compound.max() + 1, y.shape[1]
-        weight = 1 / np.maximum(np.sqrt((y**2).mean(1)), 1e-9)  # (n,)
-        mean = _sums(weight[:, None] * y, of_type, t) / np.bincount(of_type, weight, t)[:, None]
-        mean *= (np.bincount(of_type) / (np.bincount(of_type) + 3))[:, None]
-        deviation = y - mean[of_type]
-        average = _sums(deviation, of_compound, c) / np.bincount(of_compound)[:, None]  # (c, g)
-        size = np.maximum(np.sqrt((average**2).mean(1, keepdims=True)), 1e-9)
-        loading = TargetSVD.fit(average / np.sqrt(size), components, center=False).components.T.astype(
-            np.float64
-        )  # (g, r)
-        profile = average @ loading
-        r = profile.shape[1]
-        noise = max(float(np.median((deviation**2).mean(1))), 1e-9)
-        return cls(
-            y, of_type, of_compound, mean, 0.1 * noise, profile, np.zeros((c, r, r)),
-            np.maximum((profile**2).mean(1), 1e-6 * noise), profile[of_compound], np.zeros((len(y), r, r)), loading,
-            np.full(g, 1 / g),
-            np.tile(loading.T @ loading, (t, 1, 1)), np.ones((t, r)), np.ones((t, g)), 0.05, noise, np.ones(len(y)),
-        )  # fmt: skip
-
-    def add_row_components(self, count: int) -> None:
-        """Begin the directions in which rows stray at the principal ones of what the compounds leave, rows of one size.
-
-        Their scores have variance 1; the loadings say how far that is.
-        """
-        rest = self.y - self.mean[self.of_type] - self._effect()
-        rest /= np.maximum(np.sqrt((rest**2).mean(1, keepdims=True)), 1e-9)
-        main = TargetSVD.fit(rest, count, center=False)
-        found = main.components.T * main.singular_values * np.sqrt(self.noise / len(rest))
-        self.loading = np.concatenate([self.loading, found], axis=1)
-        self.gain = np.concatenate([self.gain, np.ones((len(self.gain), found.shape[1]))], axis=1)
-        self.second = np.array([(h * self.loading.T) @ (h[:, None] * self.loading) for h in self.gene_gain])
-
-    def update_profiles(self) -> None:
-        """Learn every compound's profile from the cell types that show it, and what each row has of its own.
-
-        What is the row's own is integrated out first, so that the profile does not depend on a guess of it.
-        """
-        (c, r), precision = self.profile.shape, self._precision()
-        total = precision[:, None] * self.gain[self.of_type] * self._responses()  # (n, k)
-        curvature = precision[:, None, None] * _outer(self.gain)[self.of_type] * self.second[self.of_type]  # (n, k, k)
-        own_cov = np.linalg.inv(curvature[:, r:, r:] + np.eye(curvature.shape[1] - r))  # of the row's, given profiles
-        back = own_cov @ curvature[:, r:, :r]  # how the row's own answers to the profile
-        across = curvature[:, :r, r:]
-        shared = _sums(curvature[:, :r, :r] - across @ back, self.of_compound, c)
-        reduced = _sums(total[:, :r] - np.einsum("nji,nj->ni", back, total[:, r:]), self.of_compound, c)
-        self.profile_cov = np.linalg.inv(shared + np.eye(r) / self.profile_spread[:, None, None])
-        self.profile = np.einsum("cij,cj->ci", self.profile_cov, reduced)
-        squares = (self.profile**2).sum(1) + np.einsum("cii->c", self.profile_cov)
-        typical = np.exp(np.log(squares / r).mean())
-        self.profile_spread = (squares + PSEUDO * typical) / (r + PSEUDO)
-        profile, covariance = self.profile[self.of_compound], self.profile_cov[self.of_compound]
-        own = np.einsum("nij,nj->ni", own_cov, total[:, r:]) - np.einsum("nij,nj->ni", back, profile)
-        mixed = -back @ covariance
-        own_cov = own_cov + back @ covariance @ back.transpose(0, 2, 1)
-        self.score = np.concatenate([profile, own], axis=1)
-        self.score_cov = np.block([[covariance, mixed.transpose(0, 2, 1)], [mixed, own_cov]])
-
-    def _responses(self) -> Floats:
-        """Products of the rows with what their cell type answers with: (n, k)."""
-        products = np.empty((len(self.y), self.loading.shape[1]))
-        for number in range(len(self.gain)):
-            rows = self.of_type == number
-            products[rows] = (self.y[rows] - self.mean[number]) @ (self.gene_gain[number][:, None] * self.loading)
-        return products
-
-    def update_genes(self, *, gains: bool) -> None:
-        """Learn loadings and, where asked, gains per gene, a block of genes at a time."""
-        precision, inputs = self._precision(), self._inputs()
-        t, r = self.gain.shape
-        curvature = _sums(precision[:, None, None] * self._input_squares(), self.of_type, t)  # (t, r, r)
-        typical = float(self.loading_spread.mean())
-        self.second, deviations = np.zeros((t, r, r)), []
-        for start in range(0, self.y.shape[1], GENES):
-            genes = slice(start, start + GENES)
-            centred = precision[:, None] * (self.y[:, genes] - self.mean[self.of_type][:, genes])
-            gain, prior = self.gene_gain[:, genes], np.eye(r) / self.loading_spread[genes, None, None]
-            covariance = np.linalg.inv(np.einsum("tg,tij->gij", gain**2, curvature) + prior)  # (g, r, r)
-            response = (centred * gain[self.of_type]).T @ inputs
-            loading = np.einsum("gij,gj->gi", covariance, response)
-            squares = _outer(loading) + covariance  # (g, r, r)
-            if gains:
-                explained = np.einsum("tij,gij->tg", curvature, squares)
-                product = _sums(centred * (inputs @ loading.T), self.of_type, t)
-                gain = (product + 1 / self.gain_spread) / (explained + 1 / self.gain_spread)
-                deviations.append((gain - 1) ** 2 + 1 / (explained + 1 / self.gain_spread))
-                self.gene_gain[:, genes] = gain
-            self.loading[genes] = loading
-            sizes = np.einsum("gii->g", squares)
-            self.loading_spread[genes] = (sizes + PSEUDO * typical) / (r + PSEUDO)
-            self.second += np.einsum("tg,gij->tij", gain**2, squares)
-        if gains:
-            self.gain_spread = float(np.clip(np.concatenate(deviations, axis=1).mean(), LEAST_SPREAD, MOST_SPREAD))
-
-    def update_gains(self, pseudo_rows: float) -> None:
-        """Learn how strongly a cell type answers with each component."""
-        precision = self._precision()
-        squares = _outer(self.score) + self.score_cov  # (n, k, k)
-        products = precision[:, None] * self.score * self._responses()
-        for number in range(len(self.gain)):
-            rows = np.flatnonzero(self.of_type == number)
-            total = products[rows].sum(0)
-            curvature = np.einsum("n,nij->ij", precision[rows], squares[rows]) * self.second[number]
-            prior = pseudo_rows * np.trace(curvature) / len(self.gain.T) / len(rows)
-            prior = max(prior, 1e-9)
-            self.gain[number] = np.linalg.solve(curvature + prior * np.eye(len(total)), total + prior)
-
-    def update_means(self) -> None:
-        """Learn the cell types' own effects, drawn to their average: a type known by few rows has little of its own."""
-        precision, t = self._precision(), len(self.mean)
-        rows = np.bincount(self.of_type, precision, t)[:, None]  # (t, 1)  rows over their noise
-        rest = _sums(precision[:, None] * (self.y - self._effect()), self.of_type, t) / rows  # (t, g)
-        trust = 1 / (self.mean_spread + 1 / rows)
-        average = (trust * rest).sum(0) / trust.sum()
-        share = self.mean_spread * trust  # (t, 1)
-        self.mean = average + share * (rest - average)
-        self.mean_spread = max(float(((self.mean - average) ** 2 + share / rows).mean()), 1e-9)
-
-    def update_noise(self) -> None:
-        """Learn how noisy rows are, what is unsure of profiles and loadings included."""
-        effect, centred = self._effect(), self.y - self.mean[self.of_type]
-        certain = ((centred - effect) ** 2).sum(1) - (effect**2).sum(1)
-        expected = np.einsum("nij,nij->n", self._input_squares(), self.second[self.of_type])
-        genes = self.y.shape[1]
-        variance = np.maximum((certain + expected) / genes, 1e-9)  # (n,)
-        self.noise = float(np.exp(np.log(variance).mean()))
-        self.relative = (genes * variance / self.noise + PSEUDO_GENES) / (genes + PSEUDO_GENES)
-
-    def arrays(self) -> dict[str, Floats]:
-        """What predictions need."""
-        r = self.profile.shape[1]
-        shared = {"loading": self.loading[:, :r], "gain": self.gain[:, :r]}
-        return {"mean": self.mean, "profile": self.profile, "gene_gain": self.gene_gain, **shared}
-
-    def _precision(self) -> Floats:
-        return 1 / (self.noise * self.relative)  # (n,)
-
-    def _inputs(self) -> Floats:
-        return self.score * self.gain[self.of_type]  # (n, k)
-
-    def _input_squares(self) -> Floats:
-        """Expected outer product of what loadings are multiplied with: (n, k, k)."""
-        return _outer(self.gain)[self.of_type] * (_outer(self.score) + self.score_cov)
-
-    def _effect(self) -> Floats:
-        return self.gene_gain[self.of_type] * (self._inputs() @ self.loading.T)  # (n, g)
-
-
-def _sums(values: Floats, group: Ints, count: int) -> Floats:
-    """Add up rows of the same group: (n, ...) -> (count, ...)."""
-    member = csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(count, len(group)))
-    return (member @ values.reshape(len(values), -1)).reshape(count, *values.shape[1:])
-
-
-def _outer(vectors: Floats) -> Floats:
-    return vectors[..., :, None] * vectors[..., None, :]
 
 
 def _codes(names: list[str], keys: np.ndarray) -> Ints:

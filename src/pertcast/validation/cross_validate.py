@@ -119,7 +119,7 @@ class Work:
     def __init__(self, question: Question, folders: dict[str, Path], data_digest: str, cache: Cache | None):
         self.question, self.folders, self.data_digest, self.cache = question, folders, data_digest, cache
         self.number: int | None = None
-        self.kept: dict[tuple[FeatureConfig, str, float | None, str], Assembled] = {}
+        self.kept: dict[tuple[FeatureConfig, str, float | None, str, str], Assembled] = {}
 
     def __call__(self, unit: Unit) -> None:
         """Fit one model on one fold with one seed, and write its directory."""
@@ -151,11 +151,11 @@ class Work:
         if unit.number != self.number:
             self.number, self.kept = unit.number, {}
         recipe = unit.recipe
-        key = (recipe.features, recipe.space, recipe.degrees_of_freedom, recipe.row_weights)
+        key = (recipe.features, recipe.space, recipe.degrees_of_freedom, recipe.row_weights, recipe.row_noise)
         if key not in self.kept:
             everything, nothing = np.arange(len(self.question)), np.arange(0)
             train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
-            question = learned_question(self.question, recipe)
+            question = learned_question(self.question, recipe, train=train)
             self.kept[key] = assemble(question, recipe.features, train=train, valid=valid, cache=self.cache)
         return self.kept[key]
 
