@@ -56,7 +56,7 @@ transfer: .venv/done  ## reprint the README's table of what transfers, from MEAS
 
 circle: .venv/done  ## SIMULATED cells, their table computed again, models of cells beside others in a blend, its score
 	test -f $(DEMO)-cells/truth.json || $(BIN)/pertcast demo --size small --cells --out $(DEMO)-cells
-	$(BIN)/pertcast de $(DEMO)-cells --design demo --out data/interim/cells-de.parquet
+	$(BIN)/pertcast de $(DEMO)-cells/cells.h5ad --design demo --out data/interim/cells-de.parquet
 	$(BIN)/pertcast submission --data $(DEMO)-cells --preset cells --out data/interim/cells.csv
 
 stories: .venv/done  ## tell the five stories on simulated cells at their published sizes; the README's picture is one of them
