@@ -102,14 +102,15 @@ def transfer(
 def _fitted(
     question: Question, recipes: Sequence[Recipe], folds: list[Fold], **how: Any
 ) -> tuple[list[Run], dict[str, str]]:
-    """Fit recipe by recipe, so that one which cannot answer does not keep the others from it."""
-    runs, refused = [], {}
-    for recipe in recipes:
-        try:
-            runs += cross_validate(question, [recipe], folds, refit_seeds=0, **how)
-        except InputError as error:
-            refused[recipe.name] = str(error)
-    return runs, refused
+    """Fit all at once; where one cannot answer, either half apart, so that it keeps no other from it."""
+    try:
+        return cross_validate(question, recipes, folds, refit_seeds=0, **how), {}
+    except InputError as error:
+        if len(recipes) == 1:
+            return [], {recipes[0].name: str(error)}
+    middle = len(recipes) // 2
+    first, second = (_fitted(question, part, folds, **how) for part in (recipes[:middle], recipes[middle:]))
+    return first[0] + second[0], first[1] | second[1]
 
 
 def _split(
