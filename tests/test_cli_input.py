@@ -105,7 +105,7 @@ def test_files_that_cannot_be_read(tables, tmp_path):
 
 
 CHOICES = {
-    ("--preset", "fst"): "Unknown preset 'fst'. Did you mean 'fast'\\? Known: default, fast",
+    ("--preset", "fst"): "Unknown preset 'fst'. Did you mean 'fast'\\? Known: cells, default, fast",
     ("--format", "kagle"): "Unknown format 'kagle'. Did you mean 'kaggle'\\? Known: kaggle, openproblems.",
     ("--format", "openproblems"): "in the form 'openproblems' must end in '.h5ad', got '.*out.csv'. Write to '.*out.h5",
     ("--device", "gpu"): "Unknown device 'gpu'. Did you mean 'cpu'\\? Known: auto, cpu, cuda.",

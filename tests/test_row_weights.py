@@ -65,8 +65,9 @@ def test_only_recipes_that_ask_weight_rows(trusted):
     """Runs of recipes that do not keep their names and numbers."""
     question = question_of(read_competition(trusted[0]))
     plain, weighted = load_recipe("ridge"), load_recipe("ridge", ["row_weights=reliability"])
-    assert learned_question(question, plain).reliability is None
-    assert learned_question(question, weighted).reliability is question.reliability
+    train = np.arange(len(question))
+    assert learned_question(question, plain, train=train).reliability is None
+    assert learned_question(question, weighted, train=train).reliability is question.reliability
     assert plain.digest() != weighted.digest()
     assert "row_weights" not in plain.model_dump(exclude_defaults=True)
 
