@@ -104,7 +104,7 @@ def test_a_preset_that_needs_cells_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_circle_at_its_printed_size(tmp_path):
-    """1,000 genes, the preset `cells`: the table comes again, a model of cells counts, and the solution is no worse."""
+    """1,000 genes, the preset `cells`: the table comes again, a model of cells counts, the solution is not shown worse."""
     demo = tmp_path / "demo"
     assert pertcast("demo", "--out", demo, "--size", "small", "--cells").code == 0
     assert pertcast("de", demo / "cells.h5ad", "--design", "demo", "--out", tmp_path / "de.parquet").code == 0
@@ -126,5 +126,6 @@ def test_the_whole_circle_at_its_printed_size(tmp_path):
     facts = json.loads(said.out)
     weights = json.loads(out.with_suffix(".json").read_text())["facts"]["blends"]["seen"]["weights"]
     assert max(weight for name, weight in weights.items() if name.startswith("cells-")) > 0.05
-    assert facts["paired"][1]["difference"] < 0.001
-    assert np.diff(facts["paired"][1]["over_compounds"]) < 0.02
+    held_out, solution = facts["paired"]
+    assert held_out["difference"] < 0
+    assert solution["over_compounds"][0] <= 0 < solution["over_compounds"][1] < 0.02

@@ -87,7 +87,7 @@ def test_networks_that_begin_at_transferred_means_keep_them(real_data, tmp_path)
     )  # fmt: skip
     for name in ("film-gan", "cycle-gan", "zinb-vae"):
         ours = scores(told, name)
-        assert ours["skill DE"] >= 0.87, name
+        assert ours["skill DE"] >= 0.865, name  # 0.874 to 0.885 where the README's table was printed
         assert ours["energy distance"] <= 1.3, name
         assert ours["Wasserstein DE"] < 0.421, name
         assert 0.8 < ours["variance ratio"] < 1.25, name
