@@ -219,11 +219,10 @@ class Decomposition:
         self.noise = float(np.exp(np.log(variance).mean()))
         self.relative = (genes * variance / self.noise + PSEUDO_GENES) / (genes + PSEUDO_GENES)
 
-    def row_part(self) -> Floats:
-        """What single rows stray by themselves: (n, g)."""
+    def row_factors(self) -> dict[str, Floats]:
+        """What single rows stray by themselves, as factors that `row_part` multiplies."""
         r = self.profile.shape[1]
-        own = (self.score * self.gain[self.of_type])[:, r:] @ self.loading[:, r:].T
-        return self.gene_gain[self.of_type] * own
+        return {"own": self._inputs()[:, r:], "direction": self.loading[:, r:], "gene_gain": self.gene_gain}
 
     def arrays(self) -> dict[str, Floats]:
         """What predictions need."""
@@ -243,6 +242,17 @@ class Decomposition:
 
     def _effect(self) -> Floats:
         return self.gene_gain[self.of_type] * (self._inputs() @ self.loading.T)  # (n, g)
+
+
+def row_part(cell_type: Strings, *, own: Floats, direction: Floats, gene_gain: Floats) -> Floats:
+    """What single rows stray by themselves (n, g).
+
+    own        (n, q)  how far each row strays in each direction
+    direction  (g, q)
+    gene_gain  (t, g)  of the cell types in the order of their names
+    """
+    of_type = np.unique(cell_type.astype(str), return_inverse=True)[1]
+    return gene_gain[of_type] * (own @ direction.T)
 
 
 def _directions(table: Floats, count: int) -> tuple[Floats, Floats]:

@@ -16,16 +16,18 @@ import numpy as np
 
 from pertcast.config import Recipe
 from pertcast.de.log10_p import signed_log10_p, t_from_signed_log10_p
-from pertcast.features.decomposition import DecompositionConfig, decompose
-from pertcast.types import Floats, Ints, Question
+from pertcast.features.decomposition import DecompositionConfig, decompose, row_part
+from pertcast.io.cache import Cache
+from pertcast.types import Floats, Ints, Question, Strings
 
 CLEANING = DecompositionConfig()
 
 
-def learned_question(question: Question, recipe: Recipe, *, train: Ints) -> Question:
+def learned_question(question: Question, recipe: Recipe, *, train: Ints, cache: Cache | None = None) -> Question:
     """Return the question with its responses in the space that the recipe learns in, and weights if it wants them.
 
     train   (n_train,)  rows that may be learned from: they alone are cleaned, and nothing else is looked at for it
+    cache               where what they were cleaned of is kept: it takes seconds, and many recipes want it
     """
     if recipe.row_weights == "equal" and question.reliability is not None:
         question = replace(question, reliability=None)
@@ -33,11 +35,22 @@ def learned_question(question: Question, recipe: Recipe, *, train: Ints) -> Ques
         return question
     y = t_from_signed_log10_p(question.y, _df(recipe)).astype(np.float32)
     if recipe.row_noise == "removed":
-        known = y[train]
-        y[train] -= decompose(known, question.cell_type[train], question.compound[train], CLEANING).row_part()
+        y[train] -= _row_part(y[train], question.cell_type[train], question.compound[train], cache=cache)
     if recipe.space == "response":
         y = signed_log10_p(y, _df(recipe)).astype(np.float32)
     return replace(question, y=y)
+
+
+def _row_part(y: Floats, cell_type: Strings, compound: Strings, *, cache: Cache | None) -> Floats:
+    """What each of the rows y (n, g) strays by itself: (n, g)."""
+
+    def build() -> dict[str, Floats]:
+        return decompose(y, cell_type, compound, CLEANING).row_factors()
+
+    if cache is None:
+        return row_part(cell_type, **build())
+    inputs = {"y": y, "cell_type": cell_type, "compound": compound, "config": CLEANING.model_dump()}
+    return row_part(cell_type, **cache.get_or_build("row_factors", inputs=inputs, build=build))
 
 
 def to_response(values: Floats, recipe: Recipe) -> Floats:

@@ -155,7 +155,7 @@ class Work:
         if key not in self.kept:
             everything, nothing = np.arange(len(self.question)), np.arange(0)
             train, valid = (unit.fold.train, unit.fold.valid) if unit.fold else (everything, nothing)
-            question = learned_question(self.question, recipe, train=train)
+            question = learned_question(self.question, recipe, train=train, cache=self.cache)
             self.kept[key] = assemble(question, recipe.features, train=train, valid=valid, cache=self.cache)
         return self.kept[key]
 
