@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
 from pertcast.weights import (
-    choose_way,
+    averaged_weights,
+    choose_ways,
     equal_weights,
     fit_weights,
     grams_of,
@@ -122,24 +123,37 @@ def test_splits_cover_every_row_once_and_never_its_own_fold():
     assert_array_equal(inside, rows)
 
 
-def test_members_of_like_worth_are_averaged(y):
-    """Nothing speaks for unequal weights, so none are used."""
-    name, errors = choose_way(grams_of(noisy(y, 8, (0.05, 0.05, 0.05)), y), np.arange(60) % 4)
-    assert name == "equal weights of all"
+def test_members_of_like_worth_count_alike(y):
+    """Nothing speaks for unequal weights."""
+    grams, fold = grams_of(noisy(y, 8, (0.05, 0.05, 0.05)), y), np.arange(60) % 4
+    names, errors = choose_ways(grams, fold)
+    assert "equal weights of all" in names
     assert set(errors) == set(ways(3))
+    assert_allclose(averaged_weights(grams, names), 1 / 3, atol=0.05)
 
 
 def test_a_member_that_stands_out_is_not_diluted(y):
     members = [y / 2 + 0.01, *noisy(y, 9, (3.0, 3.0))]
-    name, errors = choose_way(grams_of(members, y), np.arange(60) % 4)
-    assert name == "non-negative"  # the only way that can double it
-    assert errors[name] < 0.1 < errors["equal weights of all"]
+    names, errors = choose_ways(grams_of(members, y), np.arange(60) % 4)
+    assert names == ("non-negative",)  # the only way that can double it
+    assert errors["non-negative"] < 0.1 < errors["equal weights of all"]
+
+
+def test_ways_that_do_about_equally_well_are_averaged(y):
+    """Two members that err alike and a poor one: ways that keep to the two are as good as each other and count."""
+    shared = noisy(y, 11, (0.1,))[0]
+    grams, fold = grams_of(noisy(shared, 12, (0.02, 0.02, 1.0)), y), np.arange(60) % 4
+    names, errors = choose_ways(grams, fold)
+    assert set(names) == {name for name, error in errors.items() if error <= 1.001 * min(errors.values())}
+    assert len(names) > 1
+    assert "equal weights of all" not in names
+    assert_allclose(averaged_weights(grams, names), sum(ways(3)[name](grams) for name in names) / len(names))
 
 
 def test_ways_are_judged_on_folds_that_they_were_not_fitted_on(y):
     """The error told of every way is that of weights fitted without the row's fold, taken from the genes."""
     members, fold = noisy(y, 10), np.arange(60) // 20
-    _, errors = choose_way(grams_of(members, y), fold)
+    _, errors = choose_ways(grams_of(members, y), fold)
     parts = []
     for k in range(3):
         inside, rows = fold != k, fold == k

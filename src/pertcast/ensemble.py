@@ -17,7 +17,7 @@ from pertcast.errors import InputError
 from pertcast.row_strength import RowStrength, compound_profiles, fit_row_strength, profiles_held_out
 from pertcast.types import Floats, Fold, Ints, Predictions, Question, Strings
 from pertcast.validation.cross_validate import OutOfFold
-from pertcast.weights import Grams, choose_way, fit_weights, grams_of, splits, standard_error, ways
+from pertcast.weights import Grams, averaged_weights, choose_ways, fit_weights, grams_of, splits, standard_error
 
 MIN_ROWS = 20  # out-of-fold rows below which a cell type gets no scale of its own
 
@@ -51,7 +51,7 @@ class Blend:
     weights: Floats  # (m,)  non-negative
     scales: dict[str, float]  # by cell type; 1 where not listed
     strength: RowStrength | None = None  # factor of each row; None: 1
-    way: str = ""  # how the weights were fitted
+    ways: tuple[str, ...] = ()  # how the weights were fitted; of several ways, the average
     tried: dict[str, float] = field(default_factory=dict)  # mean error of every way, on folds it was not fitted on
     steps: tuple[Step, ...] = ()  # scales and strength: what they gain
 
@@ -60,7 +60,7 @@ class Blend:
         return {
             "weights": dict(zip(self.names, map(float, self.weights), strict=True)),
             "scale": float(self.weights.sum()),
-            "way": self.way,
+            "ways": list(self.ways),
             "ways_tried": self.tried,
             "scales": self.scales,
             "row_strength": None if self.strength is None else self.strength.as_dict(),
@@ -72,14 +72,15 @@ class Blend:
         pairs = sorted(zip(self.weights, self.names, strict=True), reverse=True)
         shares = ", ".join(f"{weight:.2f} {name}" for weight, name in pairs if weight >= 0.005)
         scales = "".join(f", x {scale:.2f} for {cell_type}" for cell_type, scale in self.scales.items())
-        why = "; ".join([self.way, *(step.text() for step in self.steps)])
+        how = f"average of {len(self.ways)} ways to weigh" if len(self.ways) > 1 else "".join(self.ways)
+        why = "; ".join([how, *(step.text() for step in self.steps)])
         return f"{shares}; sum {self.weights.sum():.2f}{scales} ({why})"
 
     def report(self) -> str:
         """A small table of the ways tried, and what scales and row strength gain."""
-        lines = ["Ways to fit the weights, by error on folds that were not fitted on:"]
+        lines = ["Ways to fit the weights, by error on folds that were not fitted on; the best ones are averaged:"]
         for name, error in self.tried.items():
-            lines.append(f"  {error:.4f} {name}" + (" <- used" if name == self.way else ""))
+            lines.append(f"  {error:.4f} {name}" + (" <- used" if name in self.ways else ""))
         return "\n".join([*lines, *(f"{step.text().capitalize()}." for step in self.steps)])
 
     def row_weights(self, grams: Grams, cell_type: Strings) -> Floats:
@@ -146,12 +147,11 @@ class Rows:
 
 
 def _fit(rows: Rows) -> Blend:
-    """Choose a way to fit the weights, then add scales and strength if they help on other folds."""
-    way, tried = choose_way(rows.grams, rows.fold)
-    find = ways(len(rows.names))[way]
+    """Choose ways to fit the weights, then add scales and strength if they help on other folds."""
+    chosen, tried = choose_ways(rows.grams, rows.fold)
 
     def plain(some: Rows) -> Blend:
-        return Blend(some.names, find(some.grams), {}, way=way)
+        return Blend(some.names, averaged_weights(some.grams, chosen), {}, ways=chosen)
 
     def scaled(some: Rows) -> Blend:
         blend = plain(some)

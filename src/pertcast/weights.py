@@ -1,13 +1,13 @@
 """How much each member of a blend counts: several ways to fit weights, and which of them to trust.
 
 All of it needs only inner products of out-of-fold predictions and the truth, row by row. The objective is the mean
-row-wise RMSE. Ways that lean less on the data are preferred wherever folds they did not see cannot tell the difference:
-the rows that are asked for come from other cell types than those that weights were fitted on.
+row-wise RMSE. Ways that do about equally well on folds they did not see are averaged: to take one of them for the sake
+of a hair's breadth would let the weights jump with every row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ ITERATIONS = 100  # of reweighted least squares; it converges in about ten
 SMALL = 1e-9  # keeps weights of rows that are predicted exactly finite
 EQUAL = (5, 4, 3, 2)  # how many of the best members are averaged, beside all of them
 SHRINKAGE = (1.0, 0.3, 0.1, 0.03)  # towards equal weights of the better half, in units of a member's mean square
-COST = 0.002  # share of the best error that a way leaning less on the data may cost: few rows leave all ways "close"
+CLOSE = 0.001  # share of the best error within which ways are alike
 GREEDY_STEPS = 40  # so that a weight can be as fine as 1/40
 
 
@@ -145,22 +145,26 @@ def splits(fold: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield (inside if len(inside) else rows), rows
 
 
-def choose_way(grams: Grams, fold: Ints) -> tuple[str, dict[str, float]]:
+def choose_ways(grams: Grams, fold: Ints) -> tuple[tuple[str, ...], dict[str, float]]:
     """Choose how to fit weights by the error on folds that were not fitted on.
 
-    Of all ways within one standard error of the best (and at most 0.2 % worse), the one that leans least on the data
-    is taken. Returns its name, and the mean error of every way.
-    Source: the one-standard-error rule of Breiman et al. 1984.
+    Returns the names of the best way and of all that come within 0.1 % of it, whose weights are to be averaged, and the
+    mean error of every way.
     """
     errors = {}
     for name, fit in ways(grams.truth.shape[1]).items():
         errors[name] = np.empty(len(fold))
         for inside, rows in splits(fold):
             errors[name][rows] = grams.take(rows).row_rmse(fit(grams.take(inside)))
-    best = min(errors.values(), key=np.mean)
     means = {name: float(error.mean()) for name, error in errors.items()}
-    reach = {name: min(standard_error(error - best), COST * best.mean()) for name, error in errors.items()}
-    return next(name for name in means if means[name] - best.mean() <= reach[name]), means
+    enough = (1 + CLOSE) * min(means.values())
+    return tuple(name for name in means if means[name] <= enough), means
+
+
+def averaged_weights(grams: Grams, chosen: Sequence[str]) -> Floats:
+    """Fit the weights (m,) in each of the chosen ways, and average them."""
+    known = ways(grams.truth.shape[1])
+    return np.mean([known[name](grams) for name in chosen], axis=0)
 
 
 def standard_error(difference: Floats) -> float:
