@@ -73,7 +73,8 @@ def test_presets_name_recipes_that_exist():
     assert {"fast", "default"} <= set(preset_names())
     for name in preset_names():
         preset = load_preset(name)
-        assert {*preset.recipes, *preset.unseen} <= set(recipe_names())
+        assert {*preset.recipes, *preset.unseen, *preset.described.values()} <= set(recipe_names())
+        assert {*preset.described} <= {*preset.recipes}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["validate", "nowhere.csv", "--data", "nowhere"], ["check", "."]])

@@ -101,6 +101,23 @@ def test_an_unseen_type_is_asked_for_and_predicted(data, recipes, tmp_path):
     refused(done, "Unknown cell type 'type 8'.*type 7")
 
 
+@pytest.mark.parametrize(("lacks", "used"), [("nothing", "context"), ("a type", "plain"), ("the table", "plain")])
+def test_where_untreated_cells_are_known_a_recipe_reads_them(data, recipes, tmp_path, lacks, used):
+    """`described` of a preset: the one recipe takes the other's place only if every cell type has a profile."""
+    baseline = pd.read_csv(data / "cell_baseline.csv")
+    (data / "id_map.csv").write_text("id,cell_type,sm_name\n0,type 0,drug 0\n")
+    (data / "solution.parquet").unlink()
+    baseline.iloc[1 if lacks == "a type" else 0 :].to_csv(data / "cell_baseline.csv", index=False)
+    if lacks == "the table":
+        (data / "cell_baseline.csv").unlink()
+    plain, context = map(str, recipes)
+    result = workflow.cross_validate(
+        [plain], data, folds="celltype", out=tmp_path / "runs", cache=tmp_path / "cache", refit_seeds=0,
+        described={"plain": context},
+    )  # fmt: skip
+    assert {run.recipe.name for run in result.runs} & {"plain", "context"} == {used}
+
+
 def test_an_unseen_type_without_a_profile_is_refused(data, tmp_path):
     (data / "cell_baseline.csv").unlink()
     refused(pertcast("cv", "ridge", "--data", data, "--out", tmp_path / "runs"), "Unknown cell type 'type 7'")

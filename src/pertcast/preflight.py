@@ -12,7 +12,9 @@ from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.features.assemble import BLOCKS
 from pertcast.io.atomic import make_folder
 from pertcast.runs import Run
+from pertcast.schema import CONTEXTS
 from pertcast.scoring import BLEND, FLOORS, ORACLE
+from pertcast.types import Question
 
 FORMATS = {"kaggle": ".csv", "openproblems": ".h5ad"}  # and how their files end
 DEVICES = ("auto", "cpu", "cuda")
@@ -39,6 +41,13 @@ def check_recipes(recipes: Sequence[Recipe]) -> None:
         faults += [unknown("feature block", block, BLOCKS) for block in recipe.features.blocks if block not in BLOCKS]
     if faults:
         raise InputError(several("Recipes", faults, fix="Change `name` or `features.blocks` in the TOML file."))
+
+
+def is_described(question: Question, recipe: Recipe) -> bool:
+    """Whether the data tell of untreated cells all that a recipe reads, for every cell type trained on or asked for."""
+    asked = {*question.cell_type, *question.test_cell_type}
+    read = [name for name in recipe.features.blocks if name in CONTEXTS]
+    return all(name in question.contexts and asked <= {*question.contexts[name].cell_types} for name in read)
 
 
 def check_against(name: str, recipes: Sequence[str], changes: Sequence[str] = ()) -> None:

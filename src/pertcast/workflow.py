@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pertcast.io.tables import (
 from pertcast.leaderboard import keep_table
 from pertcast.outcome import CVResult, Submitted, cv_result, submit
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
-from pertcast.preflight import check_device, check_recipes, placed, prepare_place, told_apart
+from pertcast.preflight import check_device, check_recipes, is_described, placed, prepare_place, told_apart
 from pertcast.runs import open_run, read_manifest
 from pertcast.scoring import FLOORS, Scope, bare_table, errors_table, score_submission
 from pertcast.search import make_space
@@ -55,10 +55,12 @@ def cross_validate(
     cache: Path = CACHE,
     layer: str | None = None,
     unseen: Sequence[str] = (),
+    described: Mapping[str, str] | None = None,
 ) -> CVResult:
     """Cross-validate recipes, given by name or TOML file, beside the floors.
 
     unseen        further recipes, tried where compounds are asked for that training never saw
+    described     recipe -> the one in its place where the data describe every cell type by its untreated cells
     seeds         of each fold, for models that draw at random; `refit_seeds` of the refit on all rows (None: as many)
     changes       such as `settings.width=64`, applied to every recipe given
     device        `auto`, `cpu` or `cuda`, for the models that are trained on one
@@ -68,12 +70,15 @@ def cross_validate(
     """
     check_device(device)
     loaded = [placed(load_recipe(name, changes), device) for name in (*unseen, *recipes)]
-    check_recipes(loaded)
+    instead = {name: placed(load_recipe(other, changes), device) for name, other in (described or {}).items()}
+    check_recipes([*loaded, *instead.values()])
     competition = read_competition(data, layer=layer)
     if not competition.unknown_compounds:
         loaded = [recipe for recipe in loaded if recipe.name not in unseen]
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     question = question_of(competition)
+    fitting = {name: recipe for name, recipe in instead.items() if is_described(question, recipe)}
+    loaded = [fitting.get(recipe.name, recipe) for recipe in loaded]
     made = make_folds(folds, question, groups=group_labels(folds, question))
     make_folder(out)
     runs = cv.cross_validate(
@@ -141,6 +146,7 @@ def make_submission(
         cache=cache,
         layer=layer,
         unseen=chosen.unseen,
+        described=chosen.described,
     )
     return submit(result, out, name=chosen.name, style=style)
 
