@@ -144,7 +144,7 @@ def test_ways_that_do_about_equally_well_are_averaged(y):
     shared = noisy(y, 11, (0.1,))[0]
     grams, fold = grams_of(noisy(shared, 12, (0.02, 0.02, 1.0)), y), np.arange(60) % 4
     names, errors = choose_ways(grams, fold)
-    assert set(names) == {name for name, error in errors.items() if error <= 1.001 * min(errors.values())}
+    assert set(names) == {name for name, error in errors.items() if error <= 1.004 * min(errors.values())}
     assert len(names) > 1
     assert "equal weights of all" not in names
     assert_allclose(averaged_weights(grams, names), sum(ways(3)[name](grams) for name in names) / len(names))

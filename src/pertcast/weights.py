@@ -19,7 +19,7 @@ ITERATIONS = 100  # of reweighted least squares; it converges in about ten
 SMALL = 1e-9  # keeps weights of rows that are predicted exactly finite
 EQUAL = (5, 4, 3, 2)  # how many of the best members are averaged, beside all of them
 SHRINKAGE = (1.0, 0.3, 0.1, 0.03)  # towards equal weights of the better half, in units of a member's mean square
-CLOSE = 0.001  # share of the best error within which ways are alike
+CLOSE = 0.004  # share of the best error within which ways are alike
 GREEDY_STEPS = 40  # so that a weight can be as fine as 1/40
 
 
@@ -148,7 +148,7 @@ def splits(fold: Ints) -> Iterator[tuple[Ints, Ints]]:
 def choose_ways(grams: Grams, fold: Ints) -> tuple[tuple[str, ...], dict[str, float]]:
     """Choose how to fit weights by the error on folds that were not fitted on.
 
-    Returns the names of the best way and of all that come within 0.1 % of it, whose weights are to be averaged, and the
+    Returns the names of the best way and of all that come within 0.4 % of it, whose weights are to be averaged, and the
     mean error of every way.
     """
     errors = {}
