@@ -10,6 +10,7 @@ from pathlib import Path
 from pertcast.config import Recipe, load_recipe
 from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.features.assemble import BLOCKS
+from pertcast.features.context import check_described
 from pertcast.io.atomic import make_folder
 from pertcast.runs import Run
 from pertcast.schema import CONTEXTS
@@ -46,8 +47,11 @@ def check_recipes(recipes: Sequence[Recipe]) -> None:
 def is_described(question: Question, recipe: Recipe) -> bool:
     """Whether the data tell of untreated cells all that a recipe reads, for every cell type trained on or asked for."""
     asked = {*question.cell_type, *question.test_cell_type}
-    read = [name for name in recipe.features.blocks if name in CONTEXTS]
-    return all(name in question.contexts and asked <= {*question.contexts[name].cell_types} for name in read)
+    try:
+        check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
+    except InputError:
+        return False
+    return True
 
 
 def check_against(name: str, recipes: Sequence[str], changes: Sequence[str] = ()) -> None:
