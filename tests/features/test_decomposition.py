@@ -55,7 +55,9 @@ def test_what_is_a_rows_own_is_the_joint_posterior():
     for place, row in enumerate(own):
         chosen = [0, 1, 2, 3 + 2 * place, 4 + 2 * place]
         assert_allclose(learned.score[row], (covariance @ total)[chosen], rtol=1e-6, atol=1e-9)
-        assert_allclose(learned.score_cov[row], covariance[np.ix_(chosen, chosen)], rtol=1e-6, atol=1e-9)
+        shared = np.concatenate([learned.profile_cov[7], learned.mixed_cov[row]])
+        score_cov = np.concatenate([shared, np.concatenate([learned.mixed_cov[row].T, learned.own_cov[row]])], axis=1)
+        assert_allclose(score_cov, covariance[np.ix_(chosen, chosen)], rtol=1e-6, atol=1e-9)
 
 
 def test_the_noise_of_rows_is_found():

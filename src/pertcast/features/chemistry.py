@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CLIP = 5.0  # robust standard deviations
 METHODS = ("complete", "butina")
+REMEMBERED = 100_000  # canonical forms: some 20 MB
 FIX = (
     "Write each structure as valid SMILES (check ring closures, brackets and valences), "
     "or ask for unparseable='missing' to go on without these structures."
@@ -45,20 +47,16 @@ def canonical_smiles(
     unparseable        "raise": one InputError that names every compound whose SMILES is empty or cannot be parsed;
                        "missing": None for these
     """
-    from rdkit import Chem
-
-    form: dict[str, str | None] = {}
-    problems: dict[str, None] = {}  # a set that keeps the order of the table
-    for name, text in zip(names, smiles, strict=True):
-        text = text if isinstance(text, str) else ""  # an empty field of a table is read as NaN or None
-        if text not in form:
-            molecule = _parse(text)
-            form[text] = None if molecule is None else Chem.MolToSmiles(molecule)
-        if form[text] is None:
-            problems[f"compound '{name}' has {_fault(text)}"] = None
+    texts = [text if isinstance(text, str) else "" for text in smiles]  # an empty field is read as NaN or None
+    forms = [_canonical_form(text) for text in texts]
+    problems = dict.fromkeys(  # a set that keeps the order of the table
+        f"compound '{name}' has {_fault(text)}"
+        for name, text, form in zip(names, texts, forms, strict=True)
+        if form is None
+    )
     if problems and unparseable == "raise":
         raise InputError(several("The compound table", list(problems), fix=FIX))
-    return np.array([form[text if isinstance(text, str) else ""] for text in smiles], dtype=object)
+    return np.array(forms, dtype=object)
 
 
 def morgan_bits(smiles: Sequence[str], *, radius: int = 2, bits: int = 2048) -> Floats:
@@ -214,6 +212,15 @@ def inchikey_block(smiles: Sequence[str]) -> Strings:
             for mol in _parents(smiles)
         ]
     return np.array(blocks, dtype=object)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _canonical_form(smiles: str) -> str | None:
+    """Canonical SMILES, None where there is no structure; remembered: every unit of work asks for the same ones."""
+    from rdkit import Chem
+
+    molecule = _parse(smiles)
+    return None if molecule is None else Chem.MolToSmiles(molecule)
 
 
 def _parse(smiles: str) -> Mol | None:

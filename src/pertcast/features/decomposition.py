@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
-from scipy.sparse import csr_array
 
 from pertcast.config import Config
+from pertcast.features.groups import group_sums
 from pertcast.features.target_svd import TargetSVD
 from pertcast.types import Floats, Ints, Strings
 
@@ -48,8 +48,10 @@ class DecompositionConfig(Config):
 
 def decompose(y: Floats, cell_type: Strings, compound: Strings, config: DecompositionConfig) -> Decomposition:
     """Take the responses y (n, g) of n rows apart."""
-    codes = (np.unique(names.astype(str), return_inverse=True)[1] for names in (cell_type, compound))
-    found = Decomposition.start(y, *codes, config.components)
+    of_type, of_compound = (np.unique(names.astype(str), return_inverse=True)[1] for names in (cell_type, compound))
+    order = np.argsort(of_type, kind="stable")  # rows of a cell type stand together, and are read without a copy
+    found = Decomposition.start(y[order], of_type[order], of_compound[order], config.components)
+    found.place = np.argsort(order)
     for number in range(config.rounds):
         if number == int(ROWS_FROM * config.rounds) and config.row_components:
             found.add_row_components(config.row_components)
@@ -67,19 +69,23 @@ def decompose(y: Floats, cell_type: Strings, compound: Strings, config: Decompos
 class Decomposition:
     """What is believed of every part, given the others.
 
-    n rows, t cell types, c compounds, g genes; k components: r of the compounds, then those of single rows.
+    n rows, t cell types, c compounds, g genes; k components: r of the compounds, then q of those of single rows.
+    Rows of one cell type are multiplied with the same numbers: but for the products with y, sums are taken by type.
     """
 
     y: Floats  # (n, g)
     of_type: Ints  # (n,)
     of_compound: Ints  # (n,)
+    rows: tuple[slice | Ints, ...]  # of each cell type
+    place: Ints  # (n,)  where each row of the table given stands here
     mean: Floats  # (t, g)  a cell type's own effect
     mean_spread: float  # variance of the own effects about their average over cell types
     profile: Floats  # (c, r)
     profile_cov: Floats  # (c, r, r)
     profile_spread: Floats  # (c,)  variance: how strong a compound is
     score: Floats  # (n, k)  the compound's profile, then what is the row's own
-    score_cov: Floats  # (n, k, k)
+    own_cov: Floats  # (n, q, q)  covariance of what is the row's own
+    mixed_cov: Floats  # (n, q, r)  covariance of that with the compound's profile
     loading: Floats  # (g, k)
     loading_spread: Floats  # (g,)  variance: how much a gene answers
     second: Floats  # (t, k, k)  expected sum over genes of h^2 l l'
@@ -95,19 +101,19 @@ class Decomposition:
         y = y.astype(np.float64)
         t, c, g = of_type.max() + 1, of_compound.max() + 1, y.shape[1]
         weight = 1 / np.maximum(np.sqrt((y**2).mean(1)), 1e-9)  # (n,)
-        mean = _sums(weight[:, None] * y, of_type, t) / np.bincount(of_type, weight, t)[:, None]
+        mean = group_sums(weight[:, None] * y, of_type, t) / np.bincount(of_type, weight, t)[:, None]
         mean *= (np.bincount(of_type) / (np.bincount(of_type) + 3))[:, None]
         deviation = y - mean[of_type]
-        average = _sums(deviation, of_compound, c) / np.bincount(of_compound)[:, None]  # (c, g)
+        average = group_sums(deviation, of_compound, c) / np.bincount(of_compound)[:, None]  # (c, g)
         size = np.maximum(np.sqrt((average**2).mean(1, keepdims=True)), 1e-9)
         loading, _ = _directions(average / np.sqrt(size), components)  # (g, r)
         profile = average @ loading
         r = profile.shape[1]
         noise = max(float(np.median((deviation**2).mean(1))), 1e-9)
         return cls(
-            y, of_type, of_compound, mean, 0.1 * noise, profile, np.zeros((c, r, r)),
-            np.maximum((profile**2).mean(1), 1e-6 * noise), profile[of_compound], np.zeros((len(y), r, r)), loading,
-            np.full(g, 1 / g),
+            y, of_type, of_compound, tuple(_rows(of_type, number) for number in range(t)), np.arange(len(y)), mean,
+            0.1 * noise, profile, np.zeros((c, r, r)), np.maximum((profile**2).mean(1), 1e-6 * noise),
+            profile[of_compound], np.zeros((len(y), 0, 0)), np.zeros((len(y), 0, r)), loading, np.full(g, 1 / g),
             np.tile(loading.T @ loading, (t, 1, 1)), np.ones((t, r)), np.ones((t, g)), 0.05, noise, np.ones(len(y)),
         )  # fmt: skip
 
@@ -129,80 +135,80 @@ class Decomposition:
 
         What is the row's own is integrated out first, so that the profile does not depend on a guess of it.
         """
-        (c, r), precision = self.profile.shape, self._precision()
-        total = precision[:, None] * self.gain[self.of_type] * self._responses()  # (n, k)
-        curvature = precision[:, None, None] * _outer(self.gain)[self.of_type] * self.second[self.of_type]  # (n, k, k)
-        own_cov = np.linalg.inv(curvature[:, r:, r:] + np.eye(curvature.shape[1] - r))  # of the row's, given profiles
-        back = own_cov @ curvature[:, r:, :r]  # how the row's own answers to the profile
-        across = curvature[:, :r, r:]
-        shared = _sums(curvature[:, :r, :r] - across @ back, self.of_compound, c)
-        reduced = _sums(total[:, :r] - np.einsum("nji,nj->ni", back, total[:, r:]), self.of_compound, c)
-        self.profile_cov = np.linalg.inv(shared + np.eye(r) / self.profile_spread[:, None, None])
-        self.profile = np.einsum("cij,cj->ci", self.profile_cov, reduced)
+        (c, r), (t, k), answer = self.profile.shape, self.gain.shape, self._answer()
+        q, precision = k - r, self._precision()[:, None, None]
+        total = precision[:, 0] * self.gain[self.of_type] * self._responses()  # (n, k)
+        own_cov = np.linalg.inv(precision * answer[self.of_type, r:, r:] + np.eye(q))  # given the profile
+        across = answer[:, r:, :r]  # (t, q, r)
+        back = own_cov @ (precision * across[self.of_type])  # (n, q, r)  how the row's own answers to the profile
+        shared = self._weights(precision[:, 0, 0]) @ answer[:, :r, :r].reshape(t, r * r)
+        lost = group_sums(precision**2 * own_cov, self.of_compound * t + self.of_type, c * t).reshape(c, t * q * q)
+        shared -= lost @ (across[:, :, None, :, None] * across[:, None, :, None, :]).reshape(t * q * q, r * r)
+        reduced = total[:, :r] - np.einsum("nji,nj->ni", back, total[:, r:])
+        self.profile_cov = np.linalg.inv(shared.reshape(c, r, r) + np.eye(r) / self.profile_spread[:, None, None])
+        self.profile = np.einsum("cij,cj->ci", self.profile_cov, group_sums(reduced, self.of_compound, c))
         squares = (self.profile**2).sum(1) + np.einsum("cii->c", self.profile_cov)
         typical = np.exp(np.log(squares / r).mean())
         self.profile_spread = (squares + PSEUDO * typical) / (r + PSEUDO)
-        profile, covariance = self.profile[self.of_compound], self.profile_cov[self.of_compound]
+        profile = self.profile[self.of_compound]
         own = np.einsum("nij,nj->ni", own_cov, total[:, r:]) - np.einsum("nij,nj->ni", back, profile)
-        mixed = -back @ covariance
-        own_cov = own_cov + back @ covariance @ back.transpose(0, 2, 1)
         self.score = np.concatenate([profile, own], axis=1)
-        self.score_cov = np.block([[covariance, mixed.transpose(0, 2, 1)], [mixed, own_cov]])
-
-    def _responses(self) -> Floats:
-        """Products of the rows with what their cell type answers with: (n, k)."""
-        products = np.empty((len(self.y), self.loading.shape[1]))
-        for number in range(len(self.gain)):
-            rows = self.of_type == number
-            products[rows] = (self.y[rows] - self.mean[number]) @ (self.gene_gain[number][:, None] * self.loading)
-        return products
+        self.mixed_cov = -back @ self.profile_cov[self.of_compound] if q else back
+        self.own_cov = own_cov - self.mixed_cov @ back.transpose(0, 2, 1)
 
     def update_genes(self, *, gains: bool) -> None:
         """Learn loadings and, where asked, gains per gene, a block of genes at a time."""
-        precision, inputs = self._precision(), self._inputs()
-        t, r = self.gain.shape
-        curvature = _sums(precision[:, None, None] * self._input_squares(), self.of_type, t)  # (t, r, r)
+        t, k = self.gain.shape
+        curvature = (_outer(self.gain) * self._score_squares()).reshape(t, k * k)
+        inputs = self._precision()[:, None] * self._inputs()
         typical = float(self.loading_spread.mean())
-        self.second, deviations = np.zeros((t, r, r)), []
+        self.second, deviations = np.zeros((t, k, k)), []
         for start in range(0, self.y.shape[1], GENES):
             genes = slice(start, start + GENES)
-            centred = precision[:, None] * (self.y[:, genes] - self.mean[self.of_type][:, genes])
-            gain, prior = self.gene_gain[:, genes], np.eye(r) / self.loading_spread[genes, None, None]
-            covariance = np.linalg.inv(np.einsum("tg,tij->gij", gain**2, curvature) + prior)  # (g, r, r)
-            response = (centred * gain[self.of_type]).T @ inputs
-            loading = np.einsum("gij,gj->gi", covariance, response)
-            squares = _outer(loading) + covariance  # (g, r, r)
+            gain, prior = self.gene_gain[:, genes], np.eye(k) / self.loading_spread[genes, None, None]
+            response = self._answers_to(inputs, genes)  # (t, g, k)
+            covariance = np.linalg.inv(((gain**2).T @ curvature).reshape(-1, k, k) + prior)  # (g, k, k)
+            loading = np.einsum("gij,gj->gi", covariance, (gain[:, :, None] * response).sum(0))
+            squares = (_outer(loading) + covariance).reshape(-1, k * k)
             if gains:
-                explained = np.einsum("tij,gij->tg", curvature, squares)
-                product = _sums(centred * (inputs @ loading.T), self.of_type, t)
+                explained = curvature @ squares.T  # (t, g)
+                product = (response * loading).sum(2)
                 gain = (product + 1 / self.gain_spread) / (explained + 1 / self.gain_spread)
                 deviations.append((gain - 1) ** 2 + 1 / (explained + 1 / self.gain_spread))
                 self.gene_gain[:, genes] = gain
             self.loading[genes] = loading
-            sizes = np.einsum("gii->g", squares)
-            self.loading_spread[genes] = (sizes + PSEUDO * typical) / (r + PSEUDO)
-            self.second += np.einsum("tg,gij->tij", gain**2, squares)
+            sizes = squares[:, :: k + 1].sum(1)  # of the diagonal
+            self.loading_spread[genes] = (sizes + PSEUDO * typical) / (k + PSEUDO)
+            self.second += (gain**2 @ squares).reshape(t, k, k)
         if gains:
             self.gain_spread = float(np.clip(np.concatenate(deviations, axis=1).mean(), LEAST_SPREAD, MOST_SPREAD))
 
+    def _answers_to(self, inputs: Floats, genes: slice) -> Floats:
+        """Products of some genes' responses with the inputs of their rows, by cell type: (n, k) -> (t, g, k)."""
+        return np.array(
+            [
+                self.y[here, genes].T @ inputs[here] - np.outer(mean[genes], inputs[here].sum(0))
+                for here, mean in zip(self.rows, self.mean, strict=True)
+            ]
+        )
+
     def update_gains(self, pseudo_rows: float) -> None:
         """Learn how strongly a cell type answers with each component."""
-        precision = self._precision()
-        squares = _outer(self.score) + self.score_cov  # (n, k, k)
-        products = precision[:, None] * self.score * self._responses()
-        for number in range(len(self.gain)):
-            rows = np.flatnonzero(self.of_type == number)
-            total = products[rows].sum(0)
-            curvature = np.einsum("n,nij->ij", precision[rows], squares[rows]) * self.second[number]
-            prior = pseudo_rows * np.trace(curvature) / len(self.gain.T) / len(rows)
-            prior = max(prior, 1e-9)
+        products = self._precision()[:, None] * self.score * self._responses()
+        totals = group_sums(products, self.of_type, len(self.gain))  # (t, k)
+        curvatures = self._score_squares() * self.second
+        for number, rows in enumerate(np.bincount(self.of_type)):
+            total, curvature = totals[number], curvatures[number]
+            prior = max(pseudo_rows * np.trace(curvature) / len(total) / rows, 1e-9)
             self.gain[number] = np.linalg.solve(curvature + prior * np.eye(len(total)), total + prior)
 
     def update_means(self) -> None:
         """Learn the cell types' own effects, drawn to their average: a type known by few rows has little of its own."""
         precision, t = self._precision(), len(self.mean)
         rows = np.bincount(self.of_type, precision, t)[:, None]  # (t, 1)  rows over their noise
-        rest = _sums(precision[:, None] * (self.y - self._effect()), self.of_type, t) / rows  # (t, g)
+        measured = np.array([precision[here] @ self.y[here] for here in self.rows])  # (t, g)
+        inputs = group_sums(precision[:, None] * self._inputs(), self.of_type, t)  # (t, k)
+        rest = (measured - self.gene_gain * (inputs @ self.loading.T)) / rows
         trust = 1 / (self.mean_spread + 1 / rows)
         average = (trust * rest).sum(0) / trust.sum()
         share = self.mean_spread * trust  # (t, 1)
@@ -211,18 +217,26 @@ class Decomposition:
 
     def update_noise(self) -> None:
         """Learn how noisy rows are, what is unsure of profiles and loadings included."""
-        effect, centred = self._effect(), self.y - self.mean[self.of_type]
-        certain = ((centred - effect) ** 2).sum(1) - (effect**2).sum(1)
-        expected = np.einsum("nij,nij->n", self._input_squares(), self.second[self.of_type])
-        genes = self.y.shape[1]
-        variance = np.maximum((certain + expected) / genes, 1e-9)  # (n,)
+        (c, r), genes, answer = self.profile.shape, self.y.shape[1], self._answer()
+        expected = np.empty(len(self.y))  # square of the effect
+        for here, of_type in zip(self.rows, answer, strict=True):
+            expected[here] = ((self.score[here] @ of_type) * self.score[here]).sum(1)
+        unsure = self.profile_cov.reshape(c, r * r) @ answer[:, :r, :r].reshape(-1, r * r).T  # (c, t)
+        expected += unsure[self.of_compound, self.of_type]
+        expected += 2 * (self.mixed_cov * answer[self.of_type, r:, :r]).sum((1, 2))
+        expected += (self.own_cov * answer[self.of_type, r:, r:]).sum((1, 2))
+        measured = np.empty(len(self.y))
+        for here, mean in zip(self.rows, self.mean, strict=True):
+            measured[here] = ((self.y[here] - mean) ** 2).sum(1)
+        explained = (self._inputs() * self._responses()).sum(1)
+        variance = np.maximum((measured - 2 * explained + expected) / genes, 1e-9)  # (n,)
         self.noise = float(np.exp(np.log(variance).mean()))
         self.relative = (genes * variance / self.noise + PSEUDO_GENES) / (genes + PSEUDO_GENES)
 
     def row_factors(self) -> dict[str, Floats]:
         """What single rows stray by themselves, as factors that `row_part` multiplies."""
         r = self.profile.shape[1]
-        return {"own": self._inputs()[:, r:], "direction": self.loading[:, r:], "gene_gain": self.gene_gain}
+        return {"own": self._inputs()[self.place, r:], "direction": self.loading[:, r:], "gene_gain": self.gene_gain}
 
     def arrays(self) -> dict[str, Floats]:
         """What predictions need."""
@@ -236,9 +250,34 @@ class Decomposition:
     def _inputs(self) -> Floats:
         return self.score * self.gain[self.of_type]  # (n, k)
 
-    def _input_squares(self) -> Floats:
-        """Expected outer product of what loadings are multiplied with: (n, k, k)."""
-        return _outer(self.gain)[self.of_type] * (_outer(self.score) + self.score_cov)
+    def _answer(self) -> Floats:
+        """Expected products of what a unit of each component does in a cell type: (t, k, k)."""
+        return _outer(self.gain) * self.second
+
+    def _responses(self) -> Floats:
+        """Products of the rows with what their cell type answers with: (n, k)."""
+        products = np.empty((len(self.y), self.loading.shape[1]))
+        for here, mean, gene_gain in zip(self.rows, self.mean, self.gene_gain, strict=True):
+            answer = gene_gain[:, None] * self.loading
+            products[here] = self.y[here] @ answer - mean @ answer
+        return products
+
+    def _weights(self, precision: Floats) -> Floats:
+        """Precision that each compound's rows have in each cell type: (c, t)."""
+        shape = len(self.profile), len(self.gain)
+        return np.bincount(self.of_compound * shape[1] + self.of_type, precision, shape[0] * shape[1]).reshape(shape)
+
+    def _score_squares(self) -> Floats:
+        """Expected squares of the scores, summed over the rows of a cell type by their precision: (t, k, k)."""
+        (c, r), t, precision = self.profile.shape, len(self.gain), self._precision()
+        weighted = precision[:, None] * self.score
+        total = np.array([weighted[here].T @ self.score[here] for here in self.rows])
+        total[:, :r, :r] += (self._weights(precision).T @ self.profile_cov.reshape(c, r * r)).reshape(t, r, r)
+        total[:, r:, r:] += group_sums(precision[:, None, None] * self.own_cov, self.of_type, t)
+        mixed = group_sums(precision[:, None, None] * self.mixed_cov, self.of_type, t)
+        total[:, r:, :r] += mixed
+        total[:, :r, r:] += mixed.transpose(0, 2, 1)
+        return total
 
     def _effect(self) -> Floats:
         return self.gene_gain[self.of_type] * (self._inputs() @ self.loading.T)  # (n, g)
@@ -263,10 +302,10 @@ def _directions(table: Floats, count: int) -> tuple[Floats, Floats]:
     return main.components.T.astype(np.float64), main.singular_values
 
 
-def _sums(values: Floats, group: Ints, count: int) -> Floats:
-    """Add up rows of the same group: (n, ...) -> (count, ...)."""
-    member = csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(count, len(group)))
-    return (member @ values.reshape(len(values), -1)).reshape(count, *values.shape[1:])
+def _rows(of_type: Ints, number: int) -> slice | Ints:
+    """Rows of a cell type, as a slice where they stand together."""
+    rows = np.flatnonzero(of_type == number)
+    return slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
 
 
 def _outer(vectors: Floats) -> Floats:

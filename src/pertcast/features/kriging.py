@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pertcast.errors import InputError
+from pertcast.features.groups import group_sums
 from pertcast.features.onehot import Vocabulary
 from pertcast.types import Examples, Floats, Ints
 
@@ -204,9 +205,7 @@ def _type_effects(types: Ints, compounds: Ints, z: Floats) -> Floats:
     count = np.zeros((types.max(initial=-1) + 1, compounds.max(initial=-1) + 1))  # (c, d)
     np.add.at(count, (types, compounds), 1.0)
     share = count / (count.sum(0) + COMPOUND_ROWS)  # (c, d)
-    by_type, by_compound = np.zeros((len(count), z.shape[1])), np.zeros((count.shape[1], z.shape[1]))
-    np.add.at(by_type, types, z)
-    np.add.at(by_compound, compounds, z)
+    by_type, by_compound = group_sums(z, types, len(count)), group_sums(z, compounds, count.shape[1])
     left = np.diag(count.sum(1) + EFFECT_ROWS) - share @ count.T
     return np.linalg.solve(left, by_type - share @ by_compound)
 

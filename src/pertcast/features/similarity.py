@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pertcast.features.groups import group_sums
 from pertcast.types import Block, Floats, Ints
 
 OFFSET_ROWS = 5.0  # pseudo-rows that draw a cell type's mean response to the overall one before types are compared
@@ -99,9 +100,7 @@ def profile_kernel(left: Floats, right: Floats, *, unit: float) -> Floats:
 
 def _group_mean(values: Floats, group: Ints, groups: int, *, pseudo: float = 0.0) -> Floats:
     """Mean of each group's rows, and of `pseudo` rows of zeros: (n, k) -> (groups, k)."""
-    total = np.zeros((groups, values.shape[1]))
-    np.add.at(total, group, values)
-    return total / np.maximum(np.bincount(group, minlength=groups) + pseudo, 1.0)[:, None]
+    return group_sums(values, group, groups) / np.maximum(np.bincount(group, minlength=groups) + pseudo, 1.0)[:, None]
 
 
 def _above_average(correlation: Floats, shared: Floats, prior: float) -> Floats:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pertcast.errors import InputError, unknown
+from pertcast.features.groups import group_sums
 from pertcast.types import Block, Floats, Ints
 
 QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75, "q80": 0.8}
@@ -171,20 +172,17 @@ def group_effects(y: Floats, group: Ints, category: Ints, *, smooth: float) -> F
     `smooth` pseudo-rows (at least one, else the two cannot be told apart).
     Source: backfitting, Breiman and Friedman 1985, doi:10.1080/01621459.1985.10478157.
     """
-    per_group, per_category = np.bincount(group)[:, None], np.bincount(category)[:, None] + max(smooth, 1.0)
+    both = np.zeros((group.max() + 1, category.max() + 1))  # rows of each group and category
+    np.add.at(both, (group, category), 1.0)
+    per_group, per_category = np.maximum(both.sum(1), 1)[:, None], both.sum(0)[:, None] + max(smooth, 1.0)
     overall = y.mean(axis=0)
-    of_group = np.zeros((len(per_group), y.shape[1]))
-    of_category = np.zeros((len(per_category), y.shape[1]))
+    by_group = group_sums(y - overall, group, len(both))
+    by_category = group_sums(y - overall, category, both.shape[1])
+    of_category = np.zeros_like(by_category)
     for _ in range(TURNS):
-        of_group = _group_sums(y - overall - of_category[category], group) / np.maximum(per_group, 1)
-        of_category = _group_sums(y - overall - of_group[group], category) / per_category
+        of_group = (by_group - both @ of_category) / per_group
+        of_category = (by_category - both.T @ of_group) / per_category
     return overall + of_group[group]
-
-
-def _group_sums(y: Floats, group: Ints) -> Floats:
-    total = np.zeros((group.max() + 1, y.shape[1]))
-    np.add.at(total, group, y)
-    return total
 
 
 def leave_label_out(y: Floats, label: Ints, wanted: Ints, stats: Sequence[str]) -> dict[str, Floats]:

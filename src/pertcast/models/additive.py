@@ -10,6 +10,7 @@ import numpy as np
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
+from pertcast.features.groups import group_sums
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
@@ -98,10 +99,8 @@ class _Layout:
     def effects(self, y: Floats, pseudo: tuple[float, float]) -> Floats:
         """Solve for all effects at once: y (n, g) -> (c + d, g)."""
         left, right = self.columns
-        total = np.zeros((right.max() + 1, y.shape[1]))
-        np.add.at(total, left, y)
-        np.add.at(total, right, y)
-        return self.inverse(pseudo) @ total
+        count = right.max() + 1
+        return self.inverse(pseudo) @ (group_sums(y, left, count) + group_sums(y, right, count))
 
     def left_out_errors(self, y: Floats, pseudo: tuple[float, float]) -> Floats:
         """Squared error of each row (n,) when it is predicted without itself, by the hat matrix.

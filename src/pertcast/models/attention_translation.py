@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
+from pertcast.features.groups import group_sums
 from pertcast.models.registry import register
 from pertcast.nn.encoding import Encoding, under
 from pertcast.nn.fit import choose_device
@@ -203,8 +204,7 @@ class AttentionTranslation:
         """Scores of the training rows less their cell type's mean, in shorter range, and whose they are."""
         codes = {name: train.block(name).index for name in ("cell_type", "compound")}
         scores = self.encoding.svd.encode(train.y) / self.encoding.unit
-        total = np.zeros((self.encoding.codes["cell_type"], scores.shape[1]))
-        np.add.at(total, codes["cell_type"], scores)
+        total = group_sums(scores, codes["cell_type"], self.encoding.codes["cell_type"])
         count = np.bincount(codes["cell_type"], minlength=len(total))[:, None]
         profiles = scores - (total / np.maximum(count + self.config.smooth, 1))[codes["cell_type"]]
         size = np.sqrt(np.square(profiles).mean(axis=1, keepdims=True))

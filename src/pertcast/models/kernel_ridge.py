@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
+from scipy.linalg import cho_factor, cho_solve, lapack
 
 from pertcast.config import Config
 from pertcast.errors import InputError, NotFittedError, unknown
@@ -93,9 +94,11 @@ class _Kernel:
     def between(self, left: _Side, right: _Side) -> Floats:
         """Compute all terms: (terms, a, b)."""
         factors = {name: self._factor(name, left, right) for name in {f for t in self.terms for f in t.split("*")}}
-        stack = np.ones((len(self.terms), len(left.of_type), len(right.of_type)))
+        stack = np.empty((len(self.terms), len(left.of_type), len(right.of_type)))
         for values, term in zip(stack, self.terms, strict=True):
-            for name in term.split("*"):
+            first, *others = term.split("*")
+            values[:] = factors[first]
+            for name in others:
                 values *= factors[name]
         return stack
 
@@ -149,7 +152,8 @@ class KernelRidge:
         importance = trust * _importance(error)
         for _ in range(self.config.reweightings):
             importance = trust * _importance(_left_one_out(kernel, scores, importance) + rest)
-        self.arrays |= {"weights": weights, "coefficients": np.linalg.solve(_noisy(kernel, importance), scores)}
+        coefficients = cho_solve(cho_factor(_noisy(kernel, importance), lower=True, overwrite_a=True), scores)
+        self.arrays |= {"weights": weights, "coefficients": coefficients}
         return self
 
     def predict(self, rows: Examples) -> Floats:
@@ -208,17 +212,20 @@ class _Problem:
         """Descend on the logarithms of the weights (Adam); the best weights met are returned: (terms,)."""
         import torch
 
-        stack, scores, rest, noise = map(torch.as_tensor, (self.stack, self.scores, self.rest, 1 / self.importance))
-        logs = torch.log(torch.tensor(start, dtype=torch.float64)).requires_grad_()
+        scores, rest = torch.as_tensor(self.scores), torch.as_tensor(self.rest)
+        logs = torch.log(torch.tensor(start, dtype=torch.float64))
         optimizer = torch.optim.Adam([logs], lr=0.3)
         best, best_error = start, np.inf
         for _ in range(steps):
-            kernel = torch.tensordot(torch.exp(logs), stack, 1) + torch.diag(noise)
-            error = _left_out_error(torch.cholesky_inverse(torch.linalg.cholesky(kernel)), scores, rest, blocks)
+            weights = np.exp(logs.numpy())
+            kernel = np.tensordot(weights, self.stack, 1)
+            inverse = torch.as_tensor(_inverse(_noisy(kernel, self.importance))).requires_grad_()
+            error = _left_out_error(inverse, scores, rest, blocks)
             if error.item() < best_error:
-                best, best_error = np.exp(logs.detach().numpy()), error.item()
-            optimizer.zero_grad()
+                best, best_error = weights, error.item()
             error.backward()
+            slope = (inverse @ inverse.grad @ inverse).detach().numpy()  # d inverse = - inverse d kernel inverse
+            logs.grad = torch.as_tensor(-weights * np.tensordot(self.stack, slope, 2))
             optimizer.step()
         return best
 
@@ -241,8 +248,19 @@ def _left_out_error(inverse, scores, rest, blocks: list[Ints]):
 
 def _left_one_out(kernel: Floats, scores: Floats, importance: Floats) -> Floats:
     """Squared error over scores of each row, predicted from all the others: (n,)."""
-    inverse = np.linalg.inv(_noisy(kernel, importance))
-    return (((inverse @ scores) / np.diag(inverse)[:, None]) ** 2).sum(1)
+    factor = cho_factor(_noisy(kernel, importance), lower=True, overwrite_a=True)
+    diagonal = (np.tril(lapack.dtrtri(factor[0], lower=True)[0]) ** 2).sum(0)  # of the inverse
+    return ((cho_solve(factor, scores) / diagonal[:, None]) ** 2).sum(1)
+
+
+def _inverse(positive: Floats) -> Floats:
+    """Invert a symmetric, positive definite matrix by its Cholesky factor: half the work of the general inverse."""
+    lower, failed = lapack.dpotrf(positive, lower=True)
+    inverse, failed_too = lapack.dpotri(lower, lower=True)
+    if failed or failed_too:
+        raise np.linalg.LinAlgError("A kernel with noise is not positive definite.")
+    inverse = np.tril(inverse)
+    return inverse + np.tril(inverse, -1).T
 
 
 def _noisy(kernel: Floats, importance: Floats) -> Floats:

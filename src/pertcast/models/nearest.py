@@ -16,6 +16,7 @@ from pydantic import Field
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
+from pertcast.features.groups import group_sums
 from pertcast.features.onehot import Vocabulary
 from pertcast.features.similarity import cell_type_similarity, structure_kernel
 from pertcast.features.target_svd import TargetSVD
@@ -217,13 +218,11 @@ def _type_effects(of_type: Ints, of_compound: Ints, scores: Floats, *, smooth: f
     """Effects of cell types (c + 1, k), fitted together with those of compounds; row 0: no effect."""
     types, compounds = of_type.max() + 1, of_compound.max() + 1
     per_type, per_compound = np.bincount(of_type, minlength=types), np.bincount(of_compound, minlength=compounds)
-    of_types, of_compounds = np.zeros((types, scores.shape[1])), np.zeros((compounds, scores.shape[1]))
+    of_compounds = np.zeros((compounds, scores.shape[1]))
     for _ in range(ROUNDS):
-        of_types[:] = 0.0
-        np.add.at(of_types, of_type, scores - of_compounds[of_compound])
+        of_types = group_sums(scores - of_compounds[of_compound], of_type, types)
         of_types /= (per_type + TYPE_PSEUDO)[:, None]
-        of_compounds[:] = 0.0
-        np.add.at(of_compounds, of_compound, scores - of_types[of_type])
+        of_compounds = group_sums(scores - of_types[of_type], of_compound, compounds)
         of_compounds /= (per_compound + smooth)[:, None]
     return of_types
 
@@ -233,12 +232,10 @@ def _profiles(
 ) -> tuple[Floats, Floats]:
     """Mean deviation of each pair's compound in all other cell types, shrunk (a, k), and whether any tells of it."""
     compounds = max(of_compound.max(), stored[1].max()) + 1
-    total = np.zeros((compounds, stored[2].shape[1]))
-    np.add.at(total, stored[1], stored[2])
+    total = group_sums(stored[2], stored[1], compounds)
     count = np.bincount(stored[1], minlength=compounds)
     pairs, of_pair = np.unique(stored[0] * compounds + stored[1], return_inverse=True)
-    own = np.zeros((len(pairs) + 1, total.shape[1]))  # last row: the pair was not measured
-    np.add.at(own, of_pair, stored[2])
+    own = group_sums(stored[2], of_pair, len(pairs) + 1)  # last row: the pair was not measured
     own_count = np.append(np.bincount(of_pair), 0)
     asked = of_type * compounds + of_compound
     place = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pertcast.config import Config
 from pertcast.errors import NotFittedError
+from pertcast.features.groups import group_sums
 from pertcast.features.onehot import Vocabulary
 from pertcast.features.target_svd import TargetSVD
 from pertcast.io.arrays import load_arrays, save_arrays
@@ -130,16 +131,13 @@ def _fitted(rows: _Rows, penalties: tuple[float, float], *, rank: int, rounds: i
 def _start(rows: _Rows, rank: int) -> _Factors:
     """Additive effects; the compounds' leading directions become codes of about unit variance."""
     types, compounds = rows.sizes
-    k = rows.scores.shape[1]
-    of_types, of_compounds = np.zeros((types + 1, k)), np.zeros((compounds + 1, k))
+    of_compounds = np.zeros((compounds + 1, rows.scores.shape[1]))
     per_type = np.bincount(rows.of_type, minlength=types + 1)
     per_compound = np.bincount(rows.of_compound, minlength=compounds + 1)
     for _ in range(START_ROUNDS):
-        of_types[:] = 0.0
-        np.add.at(of_types, rows.of_type, rows.scores - of_compounds[rows.of_compound])
+        of_types = group_sums(rows.scores - of_compounds[rows.of_compound], rows.of_type, types + 1)
         of_types /= (per_type + TYPE_PSEUDO)[:, None]
-        of_compounds[:] = 0.0
-        np.add.at(of_compounds, rows.of_compound, rows.scores - of_types[rows.of_type])
+        of_compounds = group_sums(rows.scores - of_types[rows.of_type], rows.of_compound, compounds + 1)
         of_compounds /= (per_compound + 1.0)[:, None]
     _, singular, directions = np.linalg.svd(of_compounds, full_matrices=False)
     rank = min(rank, len(singular))
@@ -154,11 +152,9 @@ def _codes(rows: _Rows, factors: _Factors, weight: Floats, penalty: float) -> Fl
     share = np.zeros((rows.sizes[1] + 1, rows.sizes[0] + 1))  # (d + 1, c + 1)
     np.add.at(share, (rows.of_compound, rows.of_type), weight)
     left = np.tensordot(share, square, 1) + penalty * np.eye(rank)  # (d + 1, r, r)
-    right = np.zeros((rows.sizes[1] + 1, rank))
     deviation = rows.scores - factors.effects[rows.of_type]
-    np.add.at(
-        right, rows.of_compound, weight[:, None] * np.einsum("nk,nkr->nr", deviation, factors.gains[rows.of_type])
-    )
+    answered = weight[:, None] * np.einsum("nk,nkr->nr", deviation, factors.gains[rows.of_type])  # (n, r)
+    right = group_sums(answered, rows.of_compound, len(share))
     return np.linalg.solve(left, right[:, :, None])[:, :, 0]
 
 
