@@ -24,7 +24,7 @@ test-slow: .venv/done  ## sweeps of minutes
 notebooks: .venv/done  ## run every notebook top to bottom on the tiny simulated competition
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
-table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR, UNSEEN=DIR, CELLS=FILE those of these data too
+table: .venv/done  ## reprint the README's picture and tables; with MEASURED=DIR, UNSEEN=DIR, ANNOTATED=DIR, CELLS=FILE those of these data too
 	$(BIN)/pertcast demo --size small --out $(DEMO)
 	$(BIN)/pertcast submission --data $(DEMO) --preset fast --out data/interim/demo.csv --json > data/interim/demo-table.json
 	$(BIN)/python -m pertcast.report.readme README.md demo data/interim/demo-table.json
@@ -36,6 +36,10 @@ ifdef MEASURED
 	$(BIN)/python -m pertcast.report.readme README.md survey data/interim/survey-table.json
 	$(BIN)/pertcast submission --data $(MEASURED) --preset published --out data/interim/published.csv --json > data/interim/published-table.json
 	$(BIN)/python -m pertcast.report.readme README.md published data/interim/published-table.json
+endif
+ifdef ANNOTATED
+	$(BIN)/pertcast submission --data $(ANNOTATED) --out data/interim/annotated.csv --json > data/interim/annotated-table.json
+	$(BIN)/python -m pertcast.report.readme README.md annotated data/interim/annotated-table.json
 endif
 ifdef UNSEEN
 	$(BIN)/pertcast submission --data $(UNSEEN) --out data/interim/unseen.csv --json > data/interim/unseen-table.json

@@ -36,7 +36,10 @@ def make_question(seed=0, types=4, compounds=12, genes=37, asked=4, noise=0.3):
         name: Profiles(types_named, untreated(width))
         for name, width in (("cell_baseline", 20), ("cell_accessibility", 9))
     }
-    question = Question(names, *columns(train), y(train), np.arange(asked), *columns(hidden), contexts)
+    mechanisms = {f"drug {c}": frozenset({f"moa: {c % 3}", f"target: {c}"}) for c in range(compounds) if c % 4}
+    question = Question(
+        names, *columns(train), y(train), np.arange(asked), *columns(hidden), contexts, annotations=mechanisms
+    )
     return question, y(hidden)
 
 

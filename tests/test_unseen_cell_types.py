@@ -113,7 +113,7 @@ def test_where_untreated_cells_are_known_a_recipe_reads_them(data, recipes, tmp_
     plain, context = map(str, recipes)
     result = workflow.cross_validate(
         [plain], data, folds="celltype", out=tmp_path / "runs", cache=tmp_path / "cache", refit_seeds=0,
-        described={"plain": context},
+        described={"plain": [context]},
     )  # fmt: skip
     assert {run.recipe.name for run in result.runs} & {"plain", "context"} == {used}
 

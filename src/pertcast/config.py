@@ -80,7 +80,7 @@ class Preset(Config):
     reason: str
     recipes: tuple[str, ...]
     unseen: tuple[str, ...] = ()  # further recipes, where compounds are asked for that training never saw
-    described: dict[str, str] = Field(default_factory=dict)  # recipe -> what replaces it if untreated cells are known
+    described: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # recipe -> those that read more than it
     folds: str = "task"
     seeds: int = Field(1, ge=1)  # of each fold
     refit_seeds: int = Field(1, ge=1)  # of the refits on all rows, averaged

@@ -10,10 +10,9 @@ from pathlib import Path
 from pertcast.config import Recipe, load_recipe
 from pertcast.errors import InputError, several, shorten, unknown
 from pertcast.features.assemble import BLOCKS
-from pertcast.features.context import check_described
+from pertcast.features.fitted import check_told
 from pertcast.io.atomic import make_folder
 from pertcast.runs import Run
-from pertcast.schema import CONTEXTS
 from pertcast.scoring import BLEND, FLOORS, ORACLE
 from pertcast.types import Question
 
@@ -44,11 +43,10 @@ def check_recipes(recipes: Sequence[Recipe]) -> None:
         raise InputError(several("Recipes", faults, fix="Change `name` or `features.blocks` in the TOML file."))
 
 
-def is_described(question: Question, recipe: Recipe) -> bool:
-    """Whether the data tell of untreated cells all that a recipe reads, for every cell type trained on or asked for."""
-    asked = {*question.cell_type, *question.test_cell_type}
+def is_told(question: Question, recipe: Recipe) -> bool:
+    """Whether the data tell all that a recipe reads of untreated cells and of compounds."""
     try:
-        check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
+        check_told(question, recipe.features.blocks)
     except InputError:
         return False
     return True

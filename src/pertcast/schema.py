@@ -11,6 +11,8 @@ CELL_TYPE = "cell_type"
 COMPOUND = "sm_name"
 COMPOUND_ID = "sm_lincs_id"
 SMILES = "SMILES"
+MOA = "moa"
+TARGET = "target"
 CONTROL = "control"
 ID = "id"
 USAGE = "Usage"
@@ -135,8 +137,8 @@ COMPOUNDS = Table(
         _COMPOUND_ID,
         optional(COMPOUND, "text", "-", "compound name"),
         optional(SMILES, "text", "-", "structure of the compound"),
-        optional("moa", "text", "-", "mechanism of action"),
-        optional("target", "text", "-", "gene product the compound binds"),
+        optional(MOA, "text", "-", "mechanism of action; several are set apart by '|'"),
+        optional(TARGET, "text", "-", "gene product the compound binds; several are set apart by '|'"),
     ),
     key=(COMPOUND_ID,),
     required=False,

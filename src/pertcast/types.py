@@ -103,6 +103,7 @@ class Question:
     contexts: Mapping[str, Profiles] = field(default_factory=dict)  # feature block -> untreated cells it describes
     reliability: Floats | None = None  # (n,)  between 0 and 1, of each training row; None where nothing is known
     cells: Path | None = None  # h5ad with single cells, those behind the training rows among them
+    annotations: Mapping[str, frozenset[str]] = field(default_factory=dict)  # compound -> its mechanisms and targets
 
     def __len__(self) -> int:
         return len(self.cell_type)

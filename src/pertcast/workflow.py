@@ -27,7 +27,7 @@ from pertcast.io.tables import (
 from pertcast.leaderboard import keep_table
 from pertcast.outcome import CVResult, Submitted, cv_result, submit
 from pertcast.predict import Compound, Forecast, Forecaster, check_suffix, write_forecasts
-from pertcast.preflight import check_device, check_recipes, is_described, placed, prepare_place, told_apart
+from pertcast.preflight import check_device, check_recipes, is_told, placed, prepare_place, told_apart
 from pertcast.runs import open_run, read_manifest
 from pertcast.scoring import FLOORS, Scope, bare_table, errors_table, score_submission
 from pertcast.search import make_space
@@ -55,12 +55,13 @@ def cross_validate(
     cache: Path = CACHE,
     layer: str | None = None,
     unseen: Sequence[str] = (),
-    described: Mapping[str, str] | None = None,
+    described: Mapping[str, Sequence[str]] | None = None,
 ) -> CVResult:
     """Cross-validate recipes, given by name or TOML file, beside the floors.
 
     unseen        further recipes, tried where compounds are asked for that training never saw
-    described     recipe -> the one in its place where the data describe every cell type by its untreated cells
+    described     recipe -> others, best first: one takes its place if the data tell all that it reads of untreated
+                  cells and compounds
     seeds         of each fold, for models that draw at random; `refit_seeds` of the refit on all rows (None: as many)
     changes       such as `settings.width=64`, applied to every recipe given
     device        `auto`, `cpu` or `cuda`, for the models that are trained on one
@@ -70,15 +71,19 @@ def cross_validate(
     """
     check_device(device)
     loaded = [placed(load_recipe(name, changes), device) for name in (*unseen, *recipes)]
-    instead = {name: placed(load_recipe(other, changes), device) for name, other in (described or {}).items()}
-    check_recipes([*loaded, *instead.values()])
+    instead = {
+        name: [placed(load_recipe(other, changes), device) for other in others]
+        for name, others in (described or {}).items()
+    }
+    check_recipes([*loaded, *(recipe for others in instead.values() for recipe in others)])
     competition = read_competition(data, layer=layer)
     if not competition.unknown_compounds:
         loaded = [recipe for recipe in loaded if recipe.name not in unseen]
     floors = [load_recipe(name) for name in FLOORS if name not in {r.name for r in loaded}]
     question = question_of(competition)
-    fitting = {name: recipe for name, recipe in instead.items() if is_described(question, recipe)}
-    loaded = [fitting.get(recipe.name, recipe) for recipe in loaded]
+    loaded = [
+        next((other for other in instead.get(recipe.name, ()) if is_told(question, other)), recipe) for recipe in loaded
+    ]
     made = make_folds(folds, question, groups=group_labels(folds, question))
     make_folder(out)
     runs = cv.cross_validate(

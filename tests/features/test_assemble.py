@@ -197,7 +197,7 @@ def test_rows_without_a_structure_are_zeros(question, split):
 
 
 def test_an_unknown_block_is_refused(question, split):
-    with pytest.raises(InputError, match=r"Unknown feature block 'morgn'\. Did you mean 'morgan'\? Known: atom_pairs"):
+    with pytest.raises(InputError, match=r"Unknown feature block 'morgn'\. Did you mean 'morgan'\? Known: annotation"):
         built(question, split, "cell_type", "morgn")
 
 

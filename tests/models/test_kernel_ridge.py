@@ -1,5 +1,7 @@
 """Kernel ridge: closed forms against leaving rows out, factors, settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -161,3 +163,24 @@ def test_untreated_cells_are_read_where_a_term_asks(tmp_path):
     assert_array_equal(build("kernel-ridge", {"terms": terms}).load(tmp_path).predict(rows.test), values)
     with pytest.raises(InputError, match="Feature block 'cell_baseline' is needed"):
         build("kernel-ridge", {"terms": terms}).fit(rows_of(question).train)
+
+
+def test_a_compound_never_seen_answers_as_others_of_its_mechanism(tmp_path):
+    """Four mechanisms, each with an answer of its own; structures say nothing. Saved and loaded, the same."""
+    rng = np.random.default_rng(0)
+    question, _ = make_question(types=4, compounds=12, asked=4, noise=0.0)
+    mechanism = {f"drug {c}": c % 4 for c in range(12)}  # drugs 0 to 3 are asked for and shown in no other type
+    answers = 2 * rng.normal(size=(4, len(question.genes))).astype(np.float32)
+    told = {name: frozenset({f"moa: {m}"}) for name, m in mechanism.items()}
+    y = np.array([answers[mechanism[name]] for name in question.compound]) + rng.normal(size=question.y.shape) / 10
+    question = replace(question, y=y.astype(np.float32), annotations=told)
+    seen = np.flatnonzero(~np.isin(question.compound, question.test_compound))
+    config = FeatureConfig(blocks=("cell_type", "compound", "annotation"))
+    rows = assemble(question, config, train=seen, valid=seen[:0])
+    terms = {"all": 20.0, "compound": 0.5, "annotation": 1.0}
+    model = build("kernel-ridge", {"terms": terms, "hold_out": "compound"}).fit(rows.train)
+    values = model.predict(rows.test)
+    truth = np.array([answers[mechanism[name]] for name in question.test_compound])
+    assert ((values - truth) ** 2).mean() < 0.05 * (truth**2).mean()
+    model.save(tmp_path)
+    assert_array_equal(build("kernel-ridge", {"terms": terms}).load(tmp_path).predict(rows.test), values)

@@ -6,7 +6,7 @@ it for every cell type, compound or structure that is known, and one for those t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from pertcast.config import FeatureConfig
 from pertcast.errors import InputError
-from pertcast.features.context import Contexts
+from pertcast.features.annotation import ANNOTATION, Annotations, check_annotated
+from pertcast.features.context import Contexts, check_described
 from pertcast.features.onehot import Vocabulary, onehot_block
 from pertcast.features.structures import ALONE, CHEMISTRY, Structures, padded
 from pertcast.features.target_stats import STATS, applied_stats
@@ -27,7 +28,7 @@ ONE_HOT = ("cell_type", "compound")
 STATISTICS = {
     f"{prefix}{stat}": (prefix, stat) for prefix in ("cell_type_", "compound_", "compound_residual_") for stat in STATS
 }
-BLOCKS = (*ONE_HOT, *STATISTICS, *CHEMISTRY, *CONTEXTS)
+BLOCKS = (*ONE_HOT, *STATISTICS, *CHEMISTRY, *CONTEXTS, ANNOTATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Features:
     statistics: Mapping[str, Floats]  # block -> (codes + 1, d); row 0: a name that training did not show
     structures: Structures
     contexts: Contexts
+    annotations: Annotations
 
     @classmethod
     def fit(
@@ -71,12 +73,13 @@ class Features:
             statistics={} if scores is None else _statistics(pairs, scores, config),
             structures=Structures.fit(everything, chemistry, cache=cache),
             contexts=Contexts.fit(question.contexts, context, asked=asked),
+            annotations=Annotations.fit(question.annotations, config.blocks),
         )
 
     def describe(self, ids: Ints, *, cell_type: Strings, compound: Strings, smiles: Strings) -> Examples:
         """Describe rows that were not trained on: names and structures (n,) of any compound, None for no structure."""
         codes = {"cell_type": self.cell_types.encode(cell_type), "compound": self.compounds.encode(compound)}
-        blocks = self.structures.blocks(smiles) | self.contexts.blocks(cell_type)
+        blocks = self.structures.blocks(smiles) | self.contexts.blocks(cell_type) | self.annotations.blocks(compound)
         blocks |= {name: Block(table, codes[key_of(name)]) for name, table in self.statistics.items()}
         blocks["cell_type"] = onehot_block(cell_type, self.cell_types)
         blocks["compound"] = onehot_block(compound, self.compounds)
@@ -88,6 +91,7 @@ class Features:
         arrays = {"pairs": self.pairs, **{f"statistic/{name}": table for name, table in self.statistics.items()}}
         arrays |= {f"table/{name}": self.structures.tables[name] for name in stored}
         arrays |= {f"context/{name}": table for name, table in self.contexts.tables.items()}
+        arrays |= {f"annotation/{name}": table for name, table in self.annotations.tables.items()}
         arrays |= {
             f"learned/{name}/{key}": array for name in stored for key, array in self.structures.learned[name].items()
         }
@@ -100,6 +104,7 @@ class Features:
             "structures": self.structures.known,
             "rows": dict(self.structures.rows),
             "described_types": self.contexts.cell_types.names,
+            "annotated": self.annotations.compounds.names,
         }
         save_arrays(folder, "features", arrays, facts)
 
@@ -129,7 +134,17 @@ class Features:
             statistics=_under("statistic/", arrays),
             structures=Structures(tuple(known), facts["rows"], tables, learned),
             contexts=Contexts(Vocabulary(tuple(facts["described_types"])), _under("context/", arrays)),
+            annotations=Annotations(Vocabulary(tuple(facts.get("annotated", ()))), _under("annotation/", arrays)),
         )
+
+
+def check_told(question: Question, blocks: Iterable[str]) -> None:
+    """Raise InputError for blocks that need more of cell types or compounds than the data folder tells."""
+    blocks = tuple(blocks)
+    asked = {*question.cell_type, *question.test_cell_type}
+    check_described(question.contexts, [name for name in blocks if name in CONTEXTS], asked=asked)
+    if ANNOTATION in blocks:
+        check_annotated(question.annotations)
 
 
 def key_of(block: str) -> str:

@@ -90,6 +90,34 @@ def question_of(competition: Competition) -> Question:
         },
         reliability=competition.reliability,
         cells=competition.cells,
+        annotations=_annotations(competition),
+    )
+
+
+def _annotations(competition: Competition) -> dict[str, frozenset[str]]:
+    """Collect mechanisms and targets of the compounds trained on or asked for, found by LINCS id, else by name."""
+    table = competition.compounds
+    told = [] if table is None else [name for name in (schema.MOA, schema.TARGET) if name in table.columns]
+    if not told:
+        return {}
+    by_key: dict[str, frozenset[str]] = {}
+    for key in (COMPOUND, COMPOUND_ID):
+        if key in table.columns:
+            terms = (_terms(dict(zip(told, row, strict=True))) for row in table[told].itertuples(index=False))
+            by_key |= {str(name): own for name, own in zip(table[key], terms, strict=True) if own}
+    asked = pd.concat([competition.train, competition.test])[[COMPOUND, COMPOUND_ID]].drop_duplicates(COMPOUND)
+    found = {name: by_key.get(str(own), by_key.get(name)) for name, own in asked.itertuples(index=False)}
+    return {name: terms for name, terms in found.items() if terms}
+
+
+def _terms(row: dict[str, object]) -> frozenset[str]:
+    """Set what a row tells apart: {'moa: cdk inhibitor', 'target: cdk1', ...}."""
+    return frozenset(
+        f"{column}: {term.strip().casefold()}"
+        for column, text in row.items()
+        if isinstance(text, str)
+        for term in text.split("|")
+        if term.strip()
     )
 
 

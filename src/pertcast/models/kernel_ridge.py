@@ -25,7 +25,8 @@ from pertcast.io.arrays import load_arrays, save_arrays
 from pertcast.models.registry import register
 from pertcast.types import Block, Examples, Floats, Ints
 
-FACTORS = ("all", "cell_type", "similar_type", "context", "compound", "structure", "profile")
+FACTORS = ("all", "cell_type", "similar_type", "context", "compound", "structure", "annotation", "profile")
+NAMED = ("context", "annotation")  # sides of one block, beside the structures
 KEPT = 0.15  # share of a hidden cell type's rows that stay, as the question leaves a few
 SIMILARITY_SCORES = 64  # leading scores by which cell types are compared
 PREDICT_ROWS = 256  # rows a block of prediction
@@ -46,6 +47,7 @@ class KernelRidgeConfig(Config):
     profile: str = "compound_residual_mean"  # block: what a compound does in the other cell types
     context: str = "cell_baseline"  # block: untreated cells of the cell type
     structure: tuple[str, ...] = ("morgan",)  # blocks of fingerprints, bits or counts; similarities are averaged
+    annotation: str = "annotation"  # block: mechanisms and targets of the compound
     hold_out: Literal["cell_type", "whole_cell_type", "compound"] = "cell_type"  # what is left out to choose weights
     components: int = Field(200, ge=1)  # principal scores of the response
     steps: int = Field(20, ge=0)  # of the search for the weights; 0 keeps the start
@@ -76,11 +78,12 @@ class _Side:
     structure: tuple[Block, ...]  # of n rows each
     profile: Floats  # (n, p)
     context: Block  # of n rows
+    annotation: Block  # of n rows
 
     def take(self, rows: Ints | slice) -> _Side:
         structure = tuple(block.take(rows) for block in self.structure)
-        context = self.context.take(rows)
-        return _Side(self.of_type[rows], self.of_compound[rows], structure, self.profile[rows], context)
+        context, annotation = self.context.take(rows), self.annotation.take(rows)
+        return _Side(self.of_type[rows], self.of_compound[rows], structure, self.profile[rows], context, annotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class _Kernel:
             return (left.of_compound[:, None] == right.of_compound[None, :]).astype(float)
         if name == "structure":
             return structure_kernel(left.structure, right.structure)
+        if name == "annotation":
+            return structure_kernel((left.annotation,), (right.annotation,))
         return profile_kernel(left.profile, right.profile, unit=self.unit)
 
 
@@ -192,6 +197,7 @@ class KernelRidge:
             tuple(rows.block(name) for name in self.config.structure if "structure" in used),
             rows.block(self.config.profile).dense() if "profile" in used else np.zeros((len(rows), 1)),
             rows.block(self.config.context) if "context" in used else _nothing(len(rows)),
+            rows.block(self.config.annotation) if "annotation" in used else _nothing(len(rows)),
         )
 
 
@@ -305,7 +311,8 @@ def _learned(side: _Side, scores: Floats, *, types: int) -> dict[str, Floats]:
 def _stored(side: _Side) -> Mapping[str, Floats]:
     """Everything of the training rows that predictions need; each structure and cell type once."""
     arrays = {"train_type": side.of_type, "train_compound": side.of_compound, "train_profile": side.profile}
-    for name, block in [("context", side.context), *((str(i), block) for i, block in enumerate(side.structure))]:
+    blocks = {name: getattr(side, name) for name in NAMED} | {str(i): block for i, block in enumerate(side.structure)}
+    for name, block in blocks.items():
         rows, index = np.unique(block.index, return_inverse=True)
         arrays |= {f"table.{name}": block.table[rows], f"index.{name}": index}
     return arrays
@@ -314,5 +321,7 @@ def _stored(side: _Side) -> Mapping[str, Floats]:
 def _restored(arrays: Mapping[str, Floats]) -> _Side:
     names = [name.removeprefix("table.") for name in arrays if name.startswith("table.")]
     blocks = {name: Block(arrays[f"table.{name}"], arrays[f"index.{name}"]) for name in names}
-    structure = tuple(blocks[name] for name in sorted(set(names) - {"context"}, key=int))
-    return _Side(arrays["train_type"], arrays["train_compound"], structure, arrays["train_profile"], blocks["context"])
+    structure = tuple(blocks[name] for name in sorted(set(names) - set(NAMED), key=int))
+    nothing = _nothing(len(arrays["train_type"]))
+    named = (blocks.get(name, nothing) for name in NAMED)  # kernels saved before a side was known are without it
+    return _Side(arrays["train_type"], arrays["train_compound"], structure, arrays["train_profile"], *named)

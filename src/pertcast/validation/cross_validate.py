@@ -16,7 +16,7 @@ from pertcast.config import FeatureConfig, Recipe
 from pertcast.engine.local import run_units
 from pertcast.errors import InputError, LeakError, shorten
 from pertcast.features.assemble import Assembled, assemble
-from pertcast.features.context import check_described
+from pertcast.features.fitted import check_told
 from pertcast.features.target_space import learned_question, to_response
 from pertcast.io.cache import Cache
 from pertcast.models.registry import build, entries, entry
@@ -31,7 +31,7 @@ from pertcast.runs import (
     write_manifest,
     write_unit,
 )
-from pertcast.schema import CONTEXTS, DE_ROWS
+from pertcast.schema import DE_ROWS
 from pertcast.types import Examples, Floats, Fold, Ints, Model, Predictions, Question
 
 
@@ -65,10 +65,9 @@ def cross_validate(
     jobs   processes side by side; a script that asks for more than one needs the `__main__` guard
     Raises InputError for a faulty recipe before anything is fitted.
     """
-    asked = {*question.cell_type, *question.test_cell_type}
     for recipe in recipes:
         build(recipe.model, recipe.settings)
-        check_described(question.contexts, [name for name in recipe.features.blocks if name in CONTEXTS], asked=asked)
+        check_told(question, recipe.features.blocks)
         _check_weights(recipe, question)
     refit_seeds = seeds if refit_seeds is None else refit_seeds
     runs = {recipe.name: run_of(recipe, out=out, data_digest=data_digest, folds=folds) for recipe in recipes}
