@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,14 +96,24 @@ class _Kernel:
 
     def between(self, left: _Side, right: _Side) -> Floats:
         """Compute all terms: (terms, a, b)."""
+        return np.array(list(self._terms(left, right)))
+
+    def weighted(self, weights: Floats, left: _Side, right: _Side) -> Floats:
+        """Compute the sum of all terms, each by its weight (terms,), with one of them in memory at a time: (a, b)."""
+        total = np.zeros((len(left.of_type), len(right.of_type)))
+        for weight, values in zip(weights, self._terms(left, right), strict=True):
+            values *= weight
+            total += values
+        return total
+
+    def _terms(self, left: _Side, right: _Side) -> Iterator[Floats]:
         factors = {name: self._factor(name, left, right) for name in {f for t in self.terms for f in t.split("*")}}
-        stack = np.empty((len(self.terms), len(left.of_type), len(right.of_type)))
-        for values, term in zip(stack, self.terms, strict=True):
+        for term in self.terms:
             first, *others = term.split("*")
-            values[:] = factors[first]
+            values = factors[first].copy()
             for name in others:
                 values *= factors[name]
-        return stack
+            yield values
 
     def _factor(self, name: str, left: _Side, right: _Side) -> Floats:
         if name == "all":
@@ -144,15 +154,15 @@ class KernelRidge:
         self.names = Vocabulary.fit(train.cell_type), Vocabulary.fit(train.compound)
         side = self._side(train)
         self.arrays = {**svd.arrays(), **_learned(side, scores, types=len(self.names[0])), **_stored(side)}
-        stack = self._kernel().between(side, side)  # (terms, n, n)
-        weights = np.array(list(self.config.terms.values()))
-        error = _left_one_out(np.tensordot(weights, stack, 1), scores, np.ones(len(train))) + rest
+        learned, weights = self._kernel(), np.array(list(self.config.terms.values()))
+        error = _left_one_out(learned.weighted(weights, side, side), scores, np.ones(len(train))) + rest
         rows = _whole_compounds(side.of_compound, self.config.search_rows)
         blocks = _left_out(side.take(rows), self.config.hold_out)
         if self.config.steps and blocks:
-            problem = _Problem(stack[:, rows][:, :, rows], scores[rows], rest[rows], _importance(error[rows]))
+            stack = learned.between(side.take(rows), side.take(rows))  # (terms, rows, rows)
+            problem = _Problem(stack, scores[rows], rest[rows], _importance(error[rows]))
             weights = problem.search(weights, blocks, steps=self.config.steps)
-        kernel = np.tensordot(weights, stack, 1)
+        kernel = learned.weighted(weights, side, side)
         trust = 1.0 if train.weight is None else np.maximum(train.weight, 1e-3)  # (n,)
         importance = trust * _importance(error)
         for _ in range(self.config.reweightings):
@@ -168,8 +178,7 @@ class KernelRidge:
         scores = np.empty((len(rows), self.arrays["coefficients"].shape[1]))
         for start in range(0, len(rows), PREDICT_ROWS):
             part = slice(start, start + PREDICT_ROWS)
-            stack = kernel.between(side.take(part), train)
-            scores[part] = np.tensordot(self.arrays["weights"], stack, 1) @ self.arrays["coefficients"]
+            scores[part] = kernel.weighted(self.arrays["weights"], side.take(part), train) @ self.arrays["coefficients"]
         return TargetSVD.from_arrays(self.arrays).decode(scores)
 
     def save(self, folder: Path) -> None:
