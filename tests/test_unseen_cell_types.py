@@ -101,9 +101,18 @@ def test_an_unseen_type_is_asked_for_and_predicted(data, recipes, tmp_path):
     refused(done, "Unknown cell type 'type 8'.*type 7")
 
 
-@pytest.mark.parametrize(("lacks", "used"), [("nothing", "context"), ("a type", "plain"), ("the table", "plain")])
-def test_where_untreated_cells_are_known_a_recipe_reads_them(data, recipes, tmp_path, lacks, used):
-    """`described` of a preset: the one recipe takes the other's place only if every cell type has a profile."""
+@pytest.mark.parametrize(
+    ("lacks", "more", "used"),
+    [
+        ("nothing", [], "context"),
+        ("nothing", ["ridge-onehot"], "context"),
+        ("a type", [], "plain"),
+        ("the table", [], "plain"),
+        ("the table", ["ridge-onehot"], "ridge-onehot"),
+    ],
+)
+def test_where_untreated_cells_are_known_a_recipe_reads_them(data, recipes, tmp_path, lacks, more, used):
+    """`described` of a preset: the first recipe takes the other's place for which every cell type has a profile."""
     baseline = pd.read_csv(data / "cell_baseline.csv")
     (data / "id_map.csv").write_text("id,cell_type,sm_name\n0,type 0,drug 0\n")
     (data / "solution.parquet").unlink()
@@ -113,9 +122,9 @@ def test_where_untreated_cells_are_known_a_recipe_reads_them(data, recipes, tmp_
     plain, context = map(str, recipes)
     result = workflow.cross_validate(
         [plain], data, folds="celltype", out=tmp_path / "runs", cache=tmp_path / "cache", refit_seeds=0,
-        described={"plain": [context]},
+        described={"plain": [context, *more]},
     )  # fmt: skip
-    assert {run.recipe.name for run in result.runs} & {"plain", "context"} == {used}
+    assert {run.recipe.name for run in result.runs} & {"plain", "context", "ridge-onehot"} == {used}
 
 
 def test_an_unseen_type_without_a_profile_is_refused(data, tmp_path):
