@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,26 +94,25 @@ class _Kernel:
     similarity: Floats  # (c + 1, c)  of cell types; row 0 for one that training lacks
     unit: float  # mean root of the product of two profiles' lengths: the term is then about 1
 
-    def between(self, left: _Side, right: _Side) -> Floats:
-        """Compute all terms: (terms, a, b)."""
-        return np.array(list(self._terms(left, right)))
+    def factors(self, left: _Side, right: _Side) -> dict[str, Floats]:
+        """Compute every factor of some term: {name: (a, b)}."""
+        names = dict.fromkeys(name for term in self.terms for name in term.split("*"))
+        return {name: self._factor(name, left, right) for name in names}
 
-    def weighted(self, weights: Floats, left: _Side, right: _Side) -> Floats:
-        """Compute the sum of all terms, each by its weight (terms,), with one of them in memory at a time: (a, b)."""
-        total = np.zeros((len(left.of_type), len(right.of_type)))
-        for weight, values in zip(weights, self._terms(left, right), strict=True):
-            values *= weight
-            total += values
-        return total
+    def each(self, factors: Mapping[str, Floats]) -> Floats:
+        """Multiply the factors of every term: (terms, a, b)."""
+        return np.array([np.prod([factors[name] for name in term.split("*")], axis=0) for term in self.terms])
 
-    def _terms(self, left: _Side, right: _Side) -> Iterator[Floats]:
-        factors = {name: self._factor(name, left, right) for name in {f for t in self.terms for f in t.split("*")}}
-        for term in self.terms:
+    def weighted(self, weights: Floats, factors: Mapping[str, Floats]) -> Floats:
+        """Sum all terms, each by its weight (terms,), with one of them in memory at a time: (a, b)."""
+        total, term_values = (np.zeros_like(next(iter(factors.values()))) for _ in range(2))
+        for weight, term in zip(weights, self.terms, strict=True):
             first, *others = term.split("*")
-            values = factors[first].copy()
+            np.multiply(factors[first], weight, out=term_values)
             for name in others:
-                values *= factors[name]
-            yield values
+                term_values *= factors[name]
+            total += term_values
+        return total
 
     def _factor(self, name: str, left: _Side, right: _Side) -> Floats:
         if name == "all":
@@ -155,14 +154,16 @@ class KernelRidge:
         side = self._side(train)
         self.arrays = {**svd.arrays(), **_learned(side, scores, types=len(self.names[0])), **_stored(side)}
         learned, weights = self._kernel(), np.array(list(self.config.terms.values()))
-        error = _left_one_out(learned.weighted(weights, side, side), scores, np.ones(len(train))) + rest
+        factors = learned.factors(side, side)
+        error = _left_one_out(learned.weighted(weights, factors), scores, np.ones(len(train))) + rest
         rows = _whole_compounds(side.of_compound, self.config.search_rows)
         blocks = _left_out(side.take(rows), self.config.hold_out)
         if self.config.steps and blocks:
-            stack = learned.between(side.take(rows), side.take(rows))  # (terms, rows, rows)
+            searched = side.take(rows)
+            stack = learned.each(learned.factors(searched, searched))  # (terms, rows, rows)
             problem = _Problem(stack, scores[rows], rest[rows], _importance(error[rows]))
             weights = problem.search(weights, blocks, steps=self.config.steps)
-        kernel = learned.weighted(weights, side, side)
+        kernel = learned.weighted(weights, factors)
         trust = 1.0 if train.weight is None else np.maximum(train.weight, 1e-3)  # (n,)
         importance = trust * _importance(error)
         for _ in range(self.config.reweightings):
@@ -178,7 +179,8 @@ class KernelRidge:
         scores = np.empty((len(rows), self.arrays["coefficients"].shape[1]))
         for start in range(0, len(rows), PREDICT_ROWS):
             part = slice(start, start + PREDICT_ROWS)
-            scores[part] = kernel.weighted(self.arrays["weights"], side.take(part), train) @ self.arrays["coefficients"]
+            values = kernel.weighted(self.arrays["weights"], kernel.factors(side.take(part), train))
+            scores[part] = values @ self.arrays["coefficients"]
         return TargetSVD.from_arrays(self.arrays).decode(scores)
 
     def save(self, folder: Path) -> None:
