@@ -101,10 +101,18 @@ def test_each_row_is_scored_with_weights_of_other_folds(y):
 
 
 def test_blend_is_clipped_to_the_training_range():
-    blend = Blend(("a",), np.array([2.0]), {"B": 3.0})
-    reach, said = np.full(2, 5), {"a": np.array([[1.0, -4], [1, 1]])}
-    values = blend.apply(said, np.array(["A", "B"]), profiles=np.zeros((2, 2)), low=-reach, high=reach)
-    assert_allclose(values, [[2, -5], [5, 5]])
+    """A member that says ten times as much, whose weight learns that, and then says a hundred times as much."""
+    y = np.random.default_rng(9).normal(size=(40, 3)).astype(np.float32)
+    names, none = np.array([f"drug {i}" for i in range(40)], dtype=object), np.array([None] * 40, dtype=object)
+    types = np.array(["A"] * 40, dtype=object)
+    question = Question(tuple("abc"), types, names, none, y, np.arange(2), types[:2], names[:2], none[:2])
+    fold = np.arange(40) // 10
+    folds = [Fold(f"{k}", np.flatnonzero(fold != k), np.flatnonzero(fold == k), "rows") for k in range(4)]
+    held_out = OutOfFold(np.arange(40), fold, np.ones(40, bool), {"a": 10 * y})
+    test = {"a": Predictions(np.arange(2), question.genes, np.array([[100.0] * 3, [-100] * 3]))}
+    blended = blend_members(question, held_out, test, folds=folds)
+    assert_allclose(blended.test, [y.max(0), y.min(0)])
+    assert np.abs(blended.held_out - y).max() < 0.01
 
 
 def test_strength_is_applied_to_genes_as_to_inner_products(y):
@@ -114,8 +122,7 @@ def test_strength_is_applied_to_genes_as_to_inner_products(y):
     rng = np.random.default_rng(8)
     members, cell_type = members_of(y, rng), np.array(["A", "B"] * 30, dtype=object)
     profiles = rng.normal(size=y.shape) / 5
-    reach = np.full(25, 1e9)
-    values = blend.apply(dict(zip("abc", members, strict=True)), cell_type, profiles=profiles, low=-reach, high=reach)
+    values = blend.apply(dict(zip("abc", members, strict=True)), cell_type, profiles=profiles)
     weights = blend.row_weights(grams_of(members, y, profiles), cell_type)
     assert_allclose(values, sum(w[:, None] * m for w, m in zip(weights.T, members, strict=True)), rtol=1e-9)
     p = 0.5 * members[0][0] + 0.3 * members[1][0] + 0.1 * members[2][0]

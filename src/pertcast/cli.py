@@ -168,13 +168,14 @@ def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of one `pertcast cv`.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="CSV file, or folder for dated files.")],
+    correct: Annotated[bool, typer.Option(help="Add what the blend leaves over, gene by gene.")] = True,
     layer: Layer = None,
     as_json: Json = False,
 ) -> None:
     """Blend finished runs into a submission; weights from out-of-fold predictions only."""
     from pertcast import workflow
 
-    tell(workflow.ensemble(runs, data, out, layer=layer), as_json=as_json)
+    tell(workflow.ensemble(runs, data, out, correct=correct, layer=layer), as_json=as_json)
 
 
 @app.command()

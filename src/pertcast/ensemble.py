@@ -1,8 +1,9 @@
 """Blend models: weights, scales and row strength are fitted on out-of-fold predictions only.
 
-The blend of a row is `strength[row] * scale[cell type] * sum_m weight_m * prediction_m`, clipped to the range of the
-training targets. Weights are non-negative. Scales and strength are used only where they help on folds that they were
-not fitted on; and the blend's own score comes from blends for which all of this was decided without the row's fold.
+The blend of a row is `strength[row] * scale[cell type] * sum_m weight_m * prediction_m`, plus what `correction` says
+that it leaves over, clipped to the range of the training targets. Weights are non-negative. Scales and strength are
+used only where they help on folds that they were not fitted on; and the blend's own score comes from blends for which
+all of this was decided without the row's fold.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pertcast.correction import Known, Said, Trust, fit_correction, trust
 from pertcast.diversity import Diversity, diversity
 from pertcast.errors import InputError
 from pertcast.row_strength import RowStrength, compound_profiles, fit_row_strength, profiles_held_out
@@ -54,6 +56,7 @@ class Blend:
     ways: tuple[str, ...] = ()  # how the weights were fitted; of several ways, the average
     tried: dict[str, float] = field(default_factory=dict)  # mean error of every way, on folds it was not fitted on
     steps: tuple[Step, ...] = ()  # scales and strength: what they gain
+    trust: Trust | None = None  # how much of a correction, gene by gene, is added; None: there is none
 
     def as_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
@@ -65,6 +68,7 @@ class Blend:
             "scales": self.scales,
             "row_strength": None if self.strength is None else self.strength.as_dict(),
             "steps": {step.name: step.as_dict() for step in self.steps},
+            "correction": None if self.trust is None else self.trust.as_dict(),
         }
 
     def text(self) -> str:
@@ -73,7 +77,7 @@ class Blend:
         shares = ", ".join(f"{weight:.2f} {name}" for weight, name in pairs if weight >= 0.005)
         scales = "".join(f", x {scale:.2f} for {cell_type}" for cell_type, scale in self.scales.items())
         how = f"average of {len(self.ways)} ways to weigh" if len(self.ways) > 1 else "".join(self.ways)
-        why = "; ".join([how, *(step.text() for step in self.steps)])
+        why = "; ".join([how, *self._said()])
         return f"{shares}; sum {self.weights.sum():.2f}{scales} ({why})"
 
     def report(self) -> str:
@@ -81,7 +85,10 @@ class Blend:
         lines = ["Ways to fit the weights, by error on folds that were not fitted on; the best ones are averaged:"]
         for name, error in self.tried.items():
             lines.append(f"  {error:.4f} {name}" + (" <- used" if name in self.ways else ""))
-        return "\n".join([*lines, *(f"{step.text().capitalize()}." for step in self.steps)])
+        return "\n".join([*lines, *(f"{said[0].upper()}{said[1:]}." for said in self._said())])
+
+    def _said(self) -> list[str]:
+        return [step.text() for step in self.steps] + ([] if self.trust is None else [self.trust.text()])
 
     def row_weights(self, grams: Grams, cell_type: Strings) -> Floats:
         """Weights of each row (n, m), scale and strength included."""
@@ -90,10 +97,8 @@ class Blend:
             weights = weights * self.strength.factor(grams.blended(weights))[:, None]
         return weights
 
-    def apply(
-        self, members: dict[str, Floats], cell_type: Strings, *, profiles: Floats, low: Floats, high: Floats
-    ) -> Floats:
-        """Blend (n, g) predictions and clip each gene to the training range low..high (g,).
+    def apply(self, members: dict[str, Floats], cell_type: Strings, *, profiles: Floats) -> Floats:
+        """Blend (n, g) predictions.
 
         profiles  (n, g)  of each row's compound, as `row_strength.compound_profiles` makes them
         """
@@ -102,7 +107,7 @@ class Blend:
         if self.strength is not None:
             inner = grams_of([total], np.zeros_like(profiles), profiles)
             total = total * self.strength.factor(inner)[:, None]
-        return np.clip(total, low, high)
+        return total
 
     def _scale(self, cell_type: Strings) -> Floats:
         return np.array([self.scales.get(c, 1.0) for c in cell_type])[:, None]  # (n, 1)
@@ -214,6 +219,7 @@ def blend_members(
     *,
     folds: Sequence[Fold],
     leave_out: tuple[str, ...] = (),
+    correct: bool = True,
 ) -> Blended:
     """Fit blends on out-of-fold rows and apply them to the test rows.
 
@@ -222,6 +228,7 @@ def blend_members(
 
     folds       that the out-of-fold rows come from, in their order
     leave_out   members that are no use in a blend, such as zeros
+    correct     add what the blend leaves over, gene by gene, where there are rows and folds enough to learn it
     """
     names = tuple(name for name in held_out.members if name not in leave_out)
     y = question.y[held_out.rows]
@@ -232,24 +239,36 @@ def blend_members(
     everything = Rows(names, grams, question.cell_type[held_out.rows], held_out.fold, question.target_types)
     blends = {}
     for label, seen in (("seen", True), ("unseen", False)):
-        own, wanted = held_out.seen == seen, seen_test == seen
-        if not own.any() and not wanted.any():
+        own, wanted = held_out.seen == seen, np.flatnonzero(seen_test == seen)
+        if not own.any() and not len(wanted):
             continue
         rows = np.flatnonzero(own) if own.sum() >= MIN_ROWS else np.arange(len(y))
         part = everything.take(rows)
         blend, row_weights = fit_blend(
             names, part.grams, cell_type=part.cell_type, fold=part.fold, target_types=part.target_types
         )
+        said = {name: held_out.members[name][rows] for name in names}
+        out_of_fold = sum(w[:, None] * said[name] for name, w in zip(names, row_weights.T, strict=True))
+        asked_rows = _asked(question, blend, {name: test[name].values[wanted] for name in names}, wanted)
+        predicted = asked_rows.blend
+        if correct and len(rows) >= MIN_ROWS and len(np.unique(part.fold)) > 1:
+            correction, left = fit_correction(
+                question, folds, rows=held_out.rows[rows], fold=part.fold, members=said, blend=out_of_fold
+            )
+            trusted, shares = trust(y[rows], out_of_fold, left, part.fold)
+            out_of_fold = out_of_fold + shares[:, None] * left
+            if trusted.share:
+                predicted = predicted + trusted.share * correction.apply(asked_rows)
+            blend = replace(blend, trust=replace(trusted, looks_at=correction.shares()))
         blends[label] = blend
-        for row, weights in zip(rows, row_weights, strict=True):
-            if own[row]:
-                total = sum(w * held_out.members[name][row] for name, w in zip(names, weights, strict=True))
-                nested[row] = np.clip(total, low, high)
-        asked[wanted] = blend.apply(
-            {name: test[name].values[wanted] for name in names},
-            question.test_cell_type[wanted],
-            profiles=compound_profiles(question, np.arange(len(question)), question.test_compound[wanted]),
-            low=low,
-            high=high,
-        )
+        nested[rows[own[rows]]] = np.clip(out_of_fold, low, high)[own[rows]]
+        asked[wanted] = np.clip(predicted, low, high)
     return Blended(blends, nested, asked, diversity(names, grams))
+
+
+def _asked(question: Question, blend: Blend, members: dict[str, Floats], wanted: Ints) -> Said:
+    """What members and their blend say of some of the rows to predict, beside all training rows."""
+    everything = np.arange(len(question))
+    cell_type, compound = question.test_cell_type[wanted], question.test_compound[wanted]
+    blended = blend.apply(members, cell_type, profiles=compound_profiles(question, everything, compound))
+    return Said(Known(question, everything), cell_type, compound, members, blended)

@@ -52,11 +52,12 @@ def cv_result(competition: Competition, question: Question, folds: list[Fold], r
     return CVResult(competition, question, folds, runs, held_out, table, scope)
 
 
-def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> Submitted:
+def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle", correct: bool = True) -> Submitted:
     """Blend, write, read back and validate, and score where the truth lies beside the data.
 
     out     a file, or a folder for files named after date, `name`, score and content
     style   `kaggle` (CSV) or `openproblems` (h5ad)
+    correct add what the blend leaves over, gene by gene
     Raises InputError where there is nothing to blend but zeros.
     """
     competition, question = result.competition, result.question
@@ -64,8 +65,8 @@ def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> 
     if len(zeros) == len(result.runs):
         raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
     test = cv.test_predictions(result.runs)
-    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros)
-    bare = _without_cells(result, test, leave_out=zeros)
+    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros, correct=correct)
+    bare = _without_cells(result, test, leave_out=zeros, correct=correct)
     scope = replace(result.scope, y_pred=blended.held_out)
     table = result.table.with_scored(_scored(BLEND, blended, scope))
     if bare is not None:
@@ -89,13 +90,17 @@ def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle") -> 
     return Submitted(path, competition.simulated, blended, table, scope, score_table, said, paired)
 
 
-def _without_cells(result: CVResult, test: dict[str, Predictions], *, leave_out: tuple[str, ...]) -> Blended | None:
+def _without_cells(
+    result: CVResult, test: dict[str, Predictions], *, leave_out: tuple[str, ...], correct: bool
+) -> Blended | None:
     """Blend once more without the members that read single cells; None where there are none, or no others."""
     readers = tuple(run.recipe.name for run in result.runs if reads_cells(run.recipe))
     leave_out = (*leave_out, *readers)
     if not readers or set(result.held_out.members) <= set(leave_out):
         return None
-    return blend_members(result.question, result.held_out, test, folds=result.folds, leave_out=leave_out)
+    return blend_members(
+        result.question, result.held_out, test, folds=result.folds, leave_out=leave_out, correct=correct
+    )
 
 
 def _scored(name: str, blended: Blended, scope: Scope) -> Scored:

@@ -105,8 +105,13 @@ def cross_validate(
     return result
 
 
-def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None = None) -> Submitted:
-    """Blend finished runs of the same folds into a submission; nothing is fitted but the weights."""
+def ensemble(
+    runs: Sequence[Path], data: Path, out: Path, *, correct: bool = True, layer: str | None = None
+) -> Submitted:
+    """Blend finished runs of the same folds into a submission.
+
+    correct   add what the blend leaves over, gene by gene; without it, rows are sums of the runs' by the weights alone
+    """
     prepare_place(out, "kaggle")
     opened = told_apart([open_run(folder) for folder in runs])
     competition = read_competition(data, layer=layer)
@@ -117,7 +122,9 @@ def ensemble(runs: Sequence[Path], data: Path, out: Path, *, layer: str | None =
             raise InputError(f"Run '{run.folder}' was fitted on other data than '{data}'. Run `pertcast cv` on these.")
         if [f.valid.tolist() for f in own] != [f.valid.tolist() for f in folds]:
             raise InputError(f"Runs '{opened[0].folder}' and '{run.folder}' have other folds; blend runs of one `cv`.")
-    return submit(cv_result(competition, question_of(competition), folds, opened), out, name="ensemble")
+    return submit(
+        cv_result(competition, question_of(competition), folds, opened), out, name="ensemble", correct=correct
+    )
 
 
 def make_submission(
