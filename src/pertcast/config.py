@@ -84,6 +84,7 @@ class Preset(Config):
     folds: str = "task"
     seeds: int = Field(1, ge=1)  # of each fold
     refit_seeds: int = Field(1, ge=1)  # of the refits on all rows, averaged
+    correction_bags: int | None = Field(None, ge=0)  # of trees that learn what the blend leaves over; 0: it is left
 
 
 def recipe_names() -> list[str]:

@@ -24,7 +24,7 @@ from pertcast.weights import splits, standard_error
 if TYPE_CHECKING:
     from lightgbm import Booster
 
-BAGS = 4
+BAGS = 8
 ROW_SHARE = 0.5  # of the rows, in each bag
 VALUES = 60_000  # that a bag learns from, at most
 ROUNDS = 50
@@ -198,7 +198,14 @@ def _decide(error: Floats) -> int:
 
 
 def fit_correction(
-    question: Question, folds: Sequence[Fold], *, rows: Ints, fold: Ints, members: Mapping[str, Floats], blend: Floats
+    question: Question,
+    folds: Sequence[Fold],
+    *,
+    rows: Ints,
+    fold: Ints,
+    members: Mapping[str, Floats],
+    blend: Floats,
+    bags: int = BAGS,
 ) -> tuple[Correction, Floats]:
     """Learn what a blend leaves over from held-out rows; and, for each fold's rows, without that fold.
 
@@ -206,6 +213,7 @@ def fit_correction(
     fold     (n,)   which fold held each out: what is known of a row is what that fold's training rows say
     members  (n, g) each, out of fold
     blend    (n, g) by weights of the other folds
+    bags     each learns from half of the rows
     returns  the correction, and for each row (n, g) what one says that was fitted without its fold
     """
     names = (*members, "how far members differ", "blend", *KNOWN)
@@ -216,20 +224,20 @@ def fit_correction(
     }
     left = question.y[rows] - blend
     weight = 1 / np.maximum(np.sqrt((left.astype(float) ** 2).mean(1)), SMALL)  # the score is a mean of rows' errors
-    genes = _drawn_genes(len(rows), question.y.shape[1])  # (bags, n, e)
+    genes = _drawn_genes(len(rows), question.y.shape[1], bags)  # (bags, n, e)
     x = np.empty((*genes.shape, len(names)), np.float32)
     for k, one in said.items():
         own = np.flatnonzero(fold == k)
         for some, described in one.describe():
-            for bag in range(BAGS):
+            for bag in range(bags):
                 x[bag, own[some]] = np.take_along_axis(described, genes[bag, own[some], :, None], axis=1)
     target = np.stack([np.take_along_axis(left, drawn, axis=1) for drawn in genes])  # (bags, n, e)
 
     def fit(inside: Ints) -> Correction:
         with ThreadPoolExecutor(WORKERS) as pool:
-            bags = pool.map(lambda bag: _boost(bag, x[bag], target[bag], weight, inside), range(BAGS))
+            found = pool.map(lambda bag: _boost(bag, x[bag], target[bag], weight, inside), range(bags))
         inside_x = x[:, inside]
-        return Correction(tuple(bags), names, inside_x.min((0, 1, 2)), inside_x.max((0, 1, 2)))
+        return Correction(tuple(found), names, inside_x.min((0, 1, 2)), inside_x.max((0, 1, 2)))
 
     nested = np.zeros_like(blend)
     for inside, own in splits(fold):
@@ -242,11 +250,11 @@ def _said(question: Question, train: Ints, rows: Ints, members: Mapping[str, Flo
     return Said(known, question.cell_type[rows], question.compound[rows], members, blend)
 
 
-def _drawn_genes(rows: int, genes: int) -> Ints:
+def _drawn_genes(rows: int, genes: int, bags: int) -> Ints:
     """Draw the genes of each row that a bag learns from: (bags, n, e), each once."""
     each = min(genes, max(1, round(VALUES / (ROW_SHARE * rows))))
     rng = np.random.default_rng(0)
-    return np.stack([[rng.permutation(genes)[:each] for _ in range(rows)] for _ in range(BAGS)])
+    return np.stack([[rng.permutation(genes)[:each] for _ in range(rows)] for _ in range(bags)])
 
 
 def _boost(bag: int, x: Floats, target: Floats, weight: Floats, inside: Ints) -> Booster:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pertcast.correction import Known, Said, Trust, fit_correction, trust
+from pertcast.correction import BAGS, Known, Said, Trust, fit_correction, trust
 from pertcast.diversity import Diversity, diversity
 from pertcast.errors import InputError
 from pertcast.row_strength import RowStrength, compound_profiles, fit_row_strength, profiles_held_out
@@ -219,7 +219,7 @@ def blend_members(
     *,
     folds: Sequence[Fold],
     leave_out: tuple[str, ...] = (),
-    correct: bool = True,
+    bags: int = BAGS,
 ) -> Blended:
     """Fit blends on out-of-fold rows and apply them to the test rows.
 
@@ -228,7 +228,7 @@ def blend_members(
 
     folds       that the out-of-fold rows come from, in their order
     leave_out   members that are no use in a blend, such as zeros
-    correct     add what the blend leaves over, gene by gene, where there are rows and folds enough to learn it
+    bags        of trees that learn what the blend leaves over, where there are rows and folds enough; 0: it is left
     """
     names = tuple(name for name in held_out.members if name not in leave_out)
     y = question.y[held_out.rows]
@@ -251,9 +251,9 @@ def blend_members(
         out_of_fold = sum(w[:, None] * said[name] for name, w in zip(names, row_weights.T, strict=True))
         asked_rows = _asked(question, blend, {name: test[name].values[wanted] for name in names}, wanted)
         predicted = asked_rows.blend
-        if correct and len(rows) >= MIN_ROWS and len(np.unique(part.fold)) > 1:
+        if bags and len(rows) >= MIN_ROWS and len(np.unique(part.fold)) > 1:
             correction, left = fit_correction(
-                question, folds, rows=held_out.rows[rows], fold=part.fold, members=said, blend=out_of_fold
+                question, folds, rows=held_out.rows[rows], fold=part.fold, members=said, blend=out_of_fold, bags=bags
             )
             trusted, shares = trust(y[rows], out_of_fold, left, part.fold)
             out_of_fold = out_of_fold + shares[:, None] * left

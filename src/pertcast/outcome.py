@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pertcast.correction import BAGS
 from pertcast.ensemble import Blended, blend_members
 from pertcast.errors import InputError, shorten
 from pertcast.facts import facts, remarks, write_checked
@@ -52,12 +53,12 @@ def cv_result(competition: Competition, question: Question, folds: list[Fold], r
     return CVResult(competition, question, folds, runs, held_out, table, scope)
 
 
-def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle", correct: bool = True) -> Submitted:
+def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle", bags: int = BAGS) -> Submitted:
     """Blend, write, read back and validate, and score where the truth lies beside the data.
 
     out     a file, or a folder for files named after date, `name`, score and content
     style   `kaggle` (CSV) or `openproblems` (h5ad)
-    correct add what the blend leaves over, gene by gene
+    bags    of trees that learn what the blend leaves over, gene by gene; 0: it is left
     Raises InputError where there is nothing to blend but zeros.
     """
     competition, question = result.competition, result.question
@@ -65,8 +66,8 @@ def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle", cor
     if len(zeros) == len(result.runs):
         raise InputError(f"There is nothing to blend but zeros: {shorten(zeros)}. Name a run of another model.")
     test = cv.test_predictions(result.runs)
-    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros, correct=correct)
-    bare = _without_cells(result, test, leave_out=zeros, correct=correct)
+    blended = blend_members(question, result.held_out, test, folds=result.folds, leave_out=zeros, bags=bags)
+    bare = _without_cells(result, test, leave_out=zeros, bags=bags)
     scope = replace(result.scope, y_pred=blended.held_out)
     table = result.table.with_scored(_scored(BLEND, blended, scope))
     if bare is not None:
@@ -91,16 +92,14 @@ def submit(result: CVResult, out: Path, *, name: str, style: str = "kaggle", cor
 
 
 def _without_cells(
-    result: CVResult, test: dict[str, Predictions], *, leave_out: tuple[str, ...], correct: bool
+    result: CVResult, test: dict[str, Predictions], *, leave_out: tuple[str, ...], bags: int
 ) -> Blended | None:
     """Blend once more without the members that read single cells; None where there are none, or no others."""
     readers = tuple(run.recipe.name for run in result.runs if reads_cells(run.recipe))
     leave_out = (*leave_out, *readers)
     if not readers or set(result.held_out.members) <= set(leave_out):
         return None
-    return blend_members(
-        result.question, result.held_out, test, folds=result.folds, leave_out=leave_out, correct=correct
-    )
+    return blend_members(result.question, result.held_out, test, folds=result.folds, leave_out=leave_out, bags=bags)
 
 
 def _scored(name: str, blended: Blended, scope: Scope) -> Scored:

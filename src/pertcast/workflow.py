@@ -12,6 +12,7 @@ import numpy as np
 from pertcast import submission as csv
 from pertcast import tuning
 from pertcast.config import load_preset, load_recipe
+from pertcast.correction import BAGS
 from pertcast.engine.local import available_jobs
 from pertcast.errors import InputError
 from pertcast.io.atomic import make_folder
@@ -123,7 +124,10 @@ def ensemble(
         if [f.valid.tolist() for f in own] != [f.valid.tolist() for f in folds]:
             raise InputError(f"Runs '{opened[0].folder}' and '{run.folder}' have other folds; blend runs of one `cv`.")
     return submit(
-        cv_result(competition, question_of(competition), folds, opened), out, name="ensemble", correct=correct
+        cv_result(competition, question_of(competition), folds, opened),
+        out,
+        name="ensemble",
+        bags=BAGS if correct else 0,
     )
 
 
@@ -160,7 +164,13 @@ def make_submission(
         unseen=chosen.unseen,
         described=chosen.described,
     )
-    return submit(result, out, name=chosen.name, style=style)
+    return submit(
+        result,
+        out,
+        name=chosen.name,
+        style=style,
+        bags=BAGS if chosen.correction_bags is None else chosen.correction_bags,
+    )
 
 
 def predict(
